@@ -1,0 +1,169 @@
+"""The Ray cluster that a run uses: starting or joining one, calmly, and what it offers."""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from rnntune.errors import ClusterError
+
+__all__ = ["Board", "Resources", "connect", "quiet", "resources"]
+
+# Ray's own chatter; each is read when Ray is imported or a process starts.
+_QUIET = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_TQDM": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
+    "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_USAGE_STATS_PROMPT_ENABLED": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
+}
+
+
+@contextlib.contextmanager
+def connect(
+    *, verbose: bool = False, num_cpus: int | None = None, object_store_bytes: int | None = None
+) -> Iterator[None]:
+    """Join the cluster that RAY_ADDRESS names, or start one on this machine for the time being.
+
+    A process that is connected already stays so, and stays connected afterwards.
+
+    Args:
+        verbose: let Ray log.
+        num_cpus: CPUs of a cluster that is started here; None: all.
+        object_store_bytes: size of its object store; None: Ray's choice.
+
+    Raises:
+        ClusterError: the cluster cannot be reached.
+    """
+    quiet(verbose)
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS") or None
+    local: dict[str, Any] = {}
+    if address is None:
+        local = {
+            "address": "local",
+            "include_dashboard": False,
+            "num_cpus": num_cpus,
+            "object_store_memory": object_store_bytes,
+        }
+    level = logging.INFO if verbose else logging.CRITICAL
+    try:
+        with warnings.catch_warnings():
+            if not verbose:
+                warnings.simplefilter("ignore")
+            ray.init(logging_level=level, log_to_driver=verbose, configure_logging=True, **local)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().split("\n", 1)[0]
+        raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {reason}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def quiet(verbose: bool) -> None:
+    """Keep Ray's logs and warnings from the terminal.
+
+    Call it before Ray is imported, and again after one of its libraries was: each sets up its
+    own logger.
+    """
+    if verbose:
+        return
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    for name in ("ray", "ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What a cluster has.
+
+    Args:
+        cpus: CPUs of all nodes.
+        gpus: GPUs of all nodes.
+        nodes: live nodes.
+        object_store_bytes: memory of all object stores.
+        node_cpus: CPUs of each node, the largest first.
+        more_cpus: CPUs of the nodes that an autoscaler may add.
+        more_gpus: GPUs of those nodes.
+    """
+
+    cpus: float
+    gpus: float
+    nodes: int
+    object_store_bytes: int
+    node_cpus: tuple[float, ...]
+    more_cpus: float = 0.0
+    more_gpus: float = 0.0
+
+
+def resources() -> Resources:
+    """What the connected cluster has.
+
+    Source: `ray._private.state`; Ray Data and Ray Tune ask there how far a cluster may grow.
+    """
+    import ray
+    from ray._private.state import state
+
+    total: dict[str, float] = ray.cluster_resources()
+    most = state.get_max_resources_from_cluster_config() or {}
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    node_cpus = sorted((node["Resources"].get("CPU", 0.0) for node in alive), reverse=True)
+    return Resources(
+        cpus=total.get("CPU", 0.0),
+        gpus=total.get("GPU", 0.0),
+        nodes=len(alive),
+        object_store_bytes=int(total.get("object_store_memory", 0)),
+        node_cpus=tuple(node_cpus),
+        more_cpus=max(0.0, most.get("CPU", 0.0) - total.get("CPU", 0.0)),
+        more_gpus=max(0.0, most.get("GPU", 0.0) - total.get("GPU", 0.0)),
+    )
+
+
+class Board:
+    """A small notice board in the cluster's key-value store: no process, no waiting.
+
+    Source: `ray.experimental.internal_kv`; Ray's own libraries pass small state this way.
+
+    Args:
+        name: of the board; whoever knows it can write and read.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = f"rnntune/{name}/".encode()
+
+    def put(self, key: str, value: Any) -> None:
+        """Pin up a value that JSON can hold, over any older one."""
+        from ray.experimental import internal_kv
+
+        internal_kv._internal_kv_put(self._name + key.encode(), json.dumps(value).encode())
+
+    def get(self, key: str) -> Any:
+        """The value, or None."""
+        from ray.experimental import internal_kv
+
+        found = internal_kv._internal_kv_get(self._name + key.encode())
+        return None if found is None else json.loads(found)
+
+    def clear(self) -> None:
+        """Take everything down."""
+        from ray.experimental import internal_kv
+
+        internal_kv._internal_kv_del(self._name, del_by_prefix=True)

@@ -1,0 +1,68 @@
+import re
+
+import pytest
+from clusters import ROOT, Node, ended, num_nodes, ray_head, rnntune, tiny, wait_until
+
+from rnntune import probe as probe_module
+from rnntune.config import Config
+from rnntune.errors import ClusterError, RnntuneError
+from rnntune.probe import PREFIX, probe
+from rnntune.run import RunFolder
+
+pytestmark = pytest.mark.ray
+
+
+def test_one_node_needs_only_to_write(ray_session, tmp_path):
+    (tmp_path / "run").mkdir()
+    probe([str(tmp_path / "run"), str(tmp_path / "new" / "cache")])
+    assert list(tmp_path.iterdir()) == [tmp_path / "run"]
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_place_that_cannot_be_written(ray_session, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RnntuneError, match=f"{tmp_path}/file/run"):
+        probe([f"{tmp_path}/file/run"])
+
+
+def test_what_a_killed_probe_leaves_does_not_make_a_run_of_the_folder(tmp_path):
+    (tmp_path / f"{PREFIX}1" / "driver").mkdir(parents=True)
+    RunFolder(str(tmp_path)).begin(Config(), overwrite=False)
+
+
+def test_a_node_that_left_meanwhile_is_no_problem(ray_session, monkeypatch, tmp_path):
+    nodes = probe_module._nodes()
+    monkeypatch.setattr(probe_module, "_nodes", lambda: {**nodes, "e" * 56: "10.9.9.9 (gone)"})
+    with pytest.raises(ClusterError, match=r"node 10\.9\.9\.9 \(gone\) cannot be asked"):
+        probe([str(tmp_path)])
+    answers = iter([{**nodes, "e" * 56: "10.9.9.9 (gone)"}, nodes])
+    monkeypatch.setattr(probe_module, "_nodes", lambda: next(answers))
+    probe([str(tmp_path)])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_storage_that_only_one_node_can_see(tmp_path):
+    shared, private = tmp_path / "shared", tmp_path / "private"
+    private.mkdir()
+    hide = ["unshare", "-m", "sh", "-c", f'mount -t tmpfs tmpfs {private} && exec "$@"', "sh"]
+    with ray_head(num_cpus=1, RAY_AUTH_MODE="disabled", PYTHONPATH=str(ROOT)) as head:
+        node = Node(head, wrapper=hide, PYTHONPATH=str(ROOT))
+        try:
+            wait_until(lambda: num_nodes(head) == 2 or node.process.poll() is not None, 60)
+            if node.process.poll() is not None:
+                pytest.skip("this machine does not let a process have mounts of its own")
+            for output, cache in ((private, shared), (shared, private)):
+                places = [f"--output={output}/run", f"--data.cache_dir={cache}/cache"]
+                run = rnntune("train", *tiny(), *places, RAY_ADDRESS=head.address)
+                _, err = ended(run, status=2)
+                (line,) = err.splitlines()
+                place = f"{private}/{'run' if output == private else 'cache'}"
+                assert re.match(rf"rnntune: node [\d.]+ \(.*\) cannot use {place}: what", line)
+            assert not list(private.iterdir())
+            assert not shared.exists()
+            both = [f"--output={shared}/run", f"--data.cache_dir={shared}/cache"]
+            out, _ = ended(rnntune("train", *tiny(), *both, RAY_ADDRESS=head.address))
+            assert "test" in out
+        finally:
+            node.kill()
