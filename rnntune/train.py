@@ -1,0 +1,355 @@
+"""`TorchTrainer` around the loop: scaling, checkpoints, failures, and what a run leaves behind."""
+
+import contextlib
+import dataclasses
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rnntune import cluster, dataset, storage
+from rnntune.config import Config, DataConfig
+from rnntune.errors import ClusterError, RnntuneError, RunError
+from rnntune.probe import probe
+from rnntune.progress import Terminal
+from rnntune.recovery import CHECKPOINTS, check_checkpoints
+from rnntune.run import EventFiles, RunFolder
+from rnntune.worker import Feed, run_worker
+
+__all__ = ["TrainResult", "best_weights", "describe_skipped", "finish", "fit_workers", "in_thread"]
+__all__ += ["make_feed", "save_model", "scaling", "train"]
+
+_POLL_S = 0.2
+_SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What a run of `train` left.
+
+    Args:
+        place: the run folder.
+        result: the content of `result.json`.
+    """
+
+    place: str
+    result: dict[str, Any]
+
+
+def train(
+    config: Config,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    verbose: bool = False,
+    terminal: Terminal | None = None,
+) -> TrainResult:
+    """Train a classifier as the command `rnntune train` does.
+
+    Args:
+        config: all settings; `config.output` names the run folder.
+        resume: go on with the run in that folder, with its own configuration.
+        overwrite: replace a run that is there.
+        verbose: let Ray log.
+        terminal: where to show progress; None: nowhere.
+
+    Raises:
+        RnntuneError: a mistake of the user's; see `rnntune.errors`.
+    """
+    terminal = terminal or Terminal(silent=True)
+    begin = time.perf_counter()
+    folder = RunFolder.named(config.output)
+    if resume:
+        config = folder.config()
+        if (result := folder.finished()) is not None:
+            terminal.line(f"{folder.place} is finished already")
+            return TrainResult(place=folder.place, result=result)
+        check_checkpoints(folder.place)
+    else:
+        config = dataclasses.replace(config, output=folder.place)
+        folder.check(overwrite=overwrite)
+    with cluster.connect(verbose=verbose):
+        scaling(config, cluster.resources())
+        probe([folder.place, config.data.cache_dir])
+        connected = time.perf_counter()
+        prepared = dataset.prepare(config.data, terminal.line)
+        describe_skipped(prepared, terminal)
+        if not resume:
+            folder.begin(config, overwrite=overwrite)
+        feed = make_feed(config, prepared, terminal)
+        ready = time.perf_counter()
+        outcome = fit_workers(config, folder, feed, terminal)
+        result = finish(config, folder, prepared, feed, outcome)
+        result["seconds"] = {
+            "prepare": round(ready - connected, 2),
+            "startup": round(connected - begin + outcome["started_s"], 2),
+            "train": round(outcome["train_s"], 2),
+            "evaluate": round(outcome["evaluate_s"], 2),
+            "total": round(time.perf_counter() - begin, 2),
+        }
+        folder.write_result(result)
+    return TrainResult(place=folder.place, result=result)
+
+
+def describe_skipped(prepared: dataset.Prepared, terminal: Terminal) -> None:
+    """Say which rows were left out."""
+    if prepared.num_skipped:
+        first = f"; the first: {prepared.problems[0]}" if prepared.problems else ""
+        terminal.line(f"left out {prepared.num_skipped:,} bad rows{first}")
+
+
+def make_feed(
+    config: Config,
+    prepared: dataset.Prepared,
+    terminal: Terminal,
+    splits: Sequence[str] = _SPLITS,
+) -> Feed:
+    """Put prepared data and word vectors where workers can reach them.
+
+    Args:
+        config: names the word vectors.
+        prepared: the data.
+        terminal: where to say what was done.
+        splits: those that the workers may see.
+
+    Raises:
+        DataError: the word vectors cannot be read.
+    """
+    import ray
+
+    there = cluster.resources()
+    in_store = dataset.fits_store(prepared, there.object_store_bytes)
+    if not in_store:
+        terminal.line(
+            f"encoded data ({prepared.encoded_bytes / 1e6:,.0f} MB) is more than a third of the "
+            f"object store ({there.object_store_bytes / 1e6:,.0f} MB): streaming from the cache"
+        )
+    vectors, vector_dim = None, 0
+    if config.model.word_vectors:
+        matrix, found = _word_vectors(config.model.word_vectors, config.data, prepared)
+        terminal.line(f"word vectors for {found:.1%} of {prepared.num_words:,} words")
+        vectors, vector_dim = ray.put(matrix), matrix.shape[1]
+    return Feed(
+        parts={name: dataset.share(prepared, name, in_store=in_store) for name in splits},
+        classes=prepared.classes,
+        num_words=prepared.num_words,
+        fingerprint=prepared.fingerprint,
+        vectors=vectors,
+        vector_dim=vector_dim,
+    )
+
+
+def _word_vectors(
+    name: str, data: DataConfig, prepared: dataset.Prepared
+) -> tuple[np.ndarray[Any, np.dtype[np.float32]], float]:
+    from rnntune import text
+
+    words = prepared.vocab_text().split("\n")[:-1]
+    local = tempfile.gettempdir() if storage.is_remote(data.cache_dir) else data.cache_dir
+    return text.load_word_vectors(name, words, storage.locate(local)[1])
+
+
+def scaling(config: Config, there: cluster.Resources) -> tuple[bool, dict[str, float]]:
+    """Whether to train on GPUs, and the resources of one worker.
+
+    Raises:
+        ClusterError: the cluster cannot hold the workers, with the numbers.
+    """
+    wanted, least = config.train.max_workers, config.train.num_workers
+    least = least[0] if isinstance(least, tuple) else least
+    use_gpu = config.train.use_gpu
+    gpu = there.gpus + there.more_gpus >= 1 if use_gpu == "auto" else use_gpu
+    resources = dict(config.train.resources_per_worker)
+    if not resources:
+        cpus = max(1.0, there.cpus // wanted) if not gpu else 1.0
+        resources = {"CPU": float(min(cpus, there.node_cpus[0] if there.node_cpus else cpus))}
+        if gpu:
+            resources["GPU"] = 1.0
+    for name, have in (("CPU", there.cpus), ("GPU", there.gpus)):
+        need = least * resources.get(name, 0)
+        if need > have + (there.more_cpus if name == "CPU" else there.more_gpus):
+            raise ClusterError(
+                f"{least} workers with {resources.get(name, 0):g} {name} each need {need:g}, "
+                f"the cluster has {have:g}"
+            )
+    return gpu, resources
+
+
+def fit_workers(
+    config: Config, folder: RunFolder, feed: Feed, terminal: Terminal
+) -> dict[str, Any]:
+    """Train on the cluster's workers, which evaluate the test rows once at the end.
+
+    Returns:
+        What rank 0 found, and the name of its last checkpoint.
+
+    Raises:
+        RnntuneError: training failed.
+    """
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    there = cluster.resources()
+    use_gpu, resources = scaling(config, there)
+    name = uuid.uuid4().hex[:12]
+    board = cluster.Board(name)
+    filesystem, path = storage.locate(folder.place)
+    trainer = TorchTrainer(
+        run_worker,  # type: ignore[arg-type]  # Ray has it return None, but gives it back
+        train_loop_config={"config": config.to_dict(), "feed": feed, "board": name},
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=config.train.num_workers,  # type: ignore[arg-type]  # [min, max] too
+            use_gpu=use_gpu,
+            resources_per_worker=resources,
+            placement_strategy=config.train.placement.upper(),
+        ),
+        run_config=RunConfig(
+            name=CHECKPOINTS,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            checkpoint_config=CheckpointConfig(num_to_keep=config.train.keep_checkpoints),
+            failure_config=FailureConfig(max_failures=config.train.max_failures),
+        ),
+    )
+    start = time.time()
+    follower = _Follower(board, folder, terminal)
+    outcome = in_thread(trainer.fit, follower.look)
+    follower.close()
+    board.clear()
+    if isinstance(outcome, BaseException):
+        raise _explained(outcome, folder.place)
+    returned: dict[str, Any] = outcome.return_value
+    if returned.get("error"):
+        raise RnntuneError(returned["error"])
+    returned["started_s"] = max(0.0, returned["first_step_at"] - start)
+    returned["checkpoint"] = Path(outcome.checkpoint.path).name
+    return returned
+
+
+def _explained(error: BaseException, place: str) -> BaseException:
+    """The user's mistake, the storage's failure or the last line of what the workers said."""
+    import ray
+    from ray.train import TrainingFailedError
+
+    found = dataset.users_error(error)
+    known = (ray.exceptions.RayError, TrainingFailedError, RuntimeError)
+    if isinstance(found, RnntuneError) or not isinstance(error, known):
+        return found
+    failures = list(getattr(error, "worker_failures", {}).values())
+    failures.append(getattr(error, "controller_failure", None))
+    causes = [getattr(failure, "_base_exc", failure) for failure in failures]
+    of_storage = [c for c in causes if isinstance(c, OSError | storage.StorageError)]
+    lines = str(of_storage[0] if of_storage else error).strip().splitlines()
+    return RunError(f"training failed: {lines[-1]}; go on later with --resume {place}")
+
+
+def in_thread(call: Callable[[], Any], meanwhile: Callable[[], None]) -> Any:
+    """The result, or the exception, of a call in a thread, so that Ctrl-C stays ours."""
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            outcome.append(call())
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_POLL_S)
+        meanwhile()
+    return outcome[0]
+
+
+class _Follower:
+    """Shows what the workers pin to the board, and keeps `metrics.jsonl` and TensorBoard."""
+
+    def __init__(self, board: cluster.Board, folder: RunFolder, terminal: Terminal) -> None:
+        self._board, self._folder, self._terminal = board, folder, terminal
+        self._told = self._moved = 0
+        self._events = EventFiles(folder)
+
+    def close(self) -> None:
+        """Look a last time and finish what is written."""
+        self.look()
+        self._terminal.done()
+        self._events.close()
+
+    def look(self) -> None:
+        told = self._board.get("epochs")
+        if told is not None and told["count"] != self._told:
+            first = told["new_from"] if not self._told else self._told
+            self._terminal.done()
+            for metrics in told["history"][first:]:
+                self._terminal.epoch(metrics)
+                self._events.add(metrics)
+            self._told = told["count"]
+            with contextlib.suppress(storage.StorageError):  # what matters fails in the workers
+                self._folder.write_metrics(told["history"])
+        moved = self._board.get("progress")
+        if moved is not None and moved["number"] != self._moved:
+            self._moved = moved["number"]
+            self._terminal.training(moved["metrics"])
+
+
+def finish(
+    config: Config,
+    folder: RunFolder,
+    prepared: dataset.Prepared,
+    feed: Feed,
+    outcome: dict[str, Any],
+) -> dict[str, Any]:
+    """Write the model of the best epoch, and give the result."""
+    checkpoint = folder.inside("checkpoints", outcome["checkpoint"])
+    save_model(config, folder, prepared, feed.vector_dim, best_weights(checkpoint))
+    folder.write_metrics(outcome["history"])
+    best_epoch = outcome["history"][outcome["best_epoch"] - 1]
+    return {
+        "test_accuracy": outcome["test_accuracy"],
+        "test_macro_f1": outcome["test_macro_f1"],
+        "test_rows": outcome["test_rows"],
+        "validation_accuracy": best_epoch.get("validation_accuracy"),
+        "running_train_accuracy": outcome["history"][-1]["train_accuracy"],
+        "train_rows": prepared.splits["train"].num_rows,
+        "train_rows_per_s": round(outcome["train_rows_per_s"], 1),
+        "padding_fraction": outcome["padding_fraction"],
+        "num_parameters": outcome["num_parameters"],
+        "world_size": outcome["world_size"],
+        "epochs": len(outcome["history"]),
+        "best_epoch": outcome["best_epoch"],
+    }
+
+
+def best_weights(checkpoint: str) -> bytes:
+    """The weights of the best epoch up to a checkpoint, as a safetensors file."""
+    best = storage.join(checkpoint, "best.safetensors")
+    last = storage.join(checkpoint, "model.safetensors")
+    return storage.read_bytes(best if storage.exists(best) else last)
+
+
+def save_model(
+    config: Config,
+    folder: RunFolder,
+    prepared: dataset.Prepared,
+    vector_dim: int,
+    weights: bytes,
+) -> None:
+    """Write the run's model folder: all that prediction needs."""
+    from rnntune.checkpoint import Description, write_model
+
+    description = Description(
+        model=config.model,
+        classes=prepared.classes,
+        clean=prepared.clean,
+        max_length=config.data.max_length,
+        text_columns=config.data.text_columns,
+        label_column=config.data.label_column,
+        vector_dim=vector_dim if config.model.freeze_word_vectors else 0,
+    )
+    write_model(folder.inside("model"), weights, prepared.vocab_text(), description)

@@ -1,0 +1,117 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from rnntune import checkpoint, cluster, worker
+from rnntune.config import Config
+from rnntune.errors import ClusterError, RunError
+from rnntune.train import scaling, train
+
+pytestmark = pytest.mark.ray
+
+RESULT = {
+    "test_accuracy", "test_macro_f1", "test_rows", "validation_accuracy", "train_rows",
+    "train_rows_per_s", "padding_fraction", "num_parameters", "world_size", "epochs", "seconds",
+}  # fmt: skip
+
+
+def test_a_run_leaves_what_the_design_names(sample_run):
+    place = Path(sample_run.place)
+    result = json.loads((place / "result.json").read_text())
+    assert result == sample_run.result
+    assert set(result) >= RESULT
+    assert set(result["seconds"]) == {"prepare", "startup", "train", "evaluate", "total"}
+    assert result["test_rows"] == 1000
+    assert 0.5 < result["test_accuracy"] <= 1
+    assert 0 <= result["padding_fraction"] < 0.05
+    epochs = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
+    assert [epoch["epoch"] for epoch in epochs] == [1]
+    assert epochs[0]["rows"] == epochs[0]["epoch_rows"] == result["train_rows"]
+    model, _vocab_text, description = checkpoint.read_model(str(place))
+    assert description.classes == ("World", "Sports", "Business", "Sci/Tech")
+    assert result["num_parameters"] == sum(p.numel() for p in model.parameters())
+    assert Config.load(str(place / "config.yaml")).output == str(place)
+    assert list((place / "tensorboard").glob("events.out.tfevents.*"))
+    assert {path.name for path in (place / "model").iterdir()} == {
+        "model.safetensors", "vocab.txt", "config.yaml",
+    }  # fmt: skip
+
+
+def test_an_existing_run_is_refused(sample_run, tiny):
+    with pytest.raises(RunError, match="use --resume or --overwrite"):
+        train(tiny(output=sample_run.place))
+
+
+def test_a_folder_that_holds_something_else_is_refused(ray_session, tiny, tmp_path):
+    (tmp_path / "mine.txt").write_text("x")
+    for overwrite in (False, True):
+        with pytest.raises(RunError, match="holds no run"):
+            train(tiny(output=str(tmp_path)), overwrite=overwrite)
+    assert (tmp_path / "mine.txt").exists()
+
+
+def test_nothing_to_resume(tmp_path):
+    with pytest.raises(RunError, match="no run to resume"):
+        train(dataclasses.replace(Config(), output=str(tmp_path / "none")), resume=True)
+
+
+def test_a_finished_run_is_not_run_again(sample_run):
+    before = (Path(sample_run.place) / "result.json").stat().st_mtime_ns
+    again = train(dataclasses.replace(Config(), output=sample_run.place), resume=True)
+    assert again.result == sample_run.result
+    assert (Path(sample_run.place) / "result.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_two_workers_score_every_row_once_and_agree(sample_run, tiny):
+    done = train(tiny(train__num_workers=2, batching__batch_rows=32, train__epochs=1))
+    assert done.result["world_size"] == 2
+    assert done.result["test_rows"] == 1000
+    assert done.result["train_rows"] == sample_run.result["train_rows"]
+    epoch = json.loads((Path(done.place) / "metrics.jsonl").read_text().splitlines()[0])
+    assert epoch["rows"] == done.result["train_rows"]
+    assert done.result["test_accuracy"] > 0.5
+
+
+@pytest.mark.slow
+def test_word_vectors_go_into_the_model(ray_session, tiny, tmp_path):
+    vectors = tmp_path / "vectors.txt"
+    vectors.write_text("the 1 2 3\nof 4 5 6\n")
+    done = train(tiny(model__word_vectors=str(vectors)))
+    tensors = load_file(Path(done.place) / "model" / "model.safetensors")
+    assert tensors["frozen.weight"].shape[1] == 3
+    assert tensors["frozen.weight"].abs().sum() == 21
+    model, _, description = checkpoint.read_model(done.place)
+    assert description.vector_dim == 3
+    assert model.frozen is not None
+
+
+def _cluster(cpus: float, gpus: float = 0) -> cluster.Resources:
+    return cluster.Resources(
+        cpus=cpus, gpus=gpus, nodes=1, object_store_bytes=10**9, node_cpus=(cpus,)
+    )
+
+
+def test_scaling():
+    assert scaling(Config(), _cluster(4)) == (False, {"CPU": 4.0})
+    two = Config().override({"train.num_workers": 2})
+    assert scaling(two, _cluster(5)) == (False, {"CPU": 2.0})
+    assert scaling(two, _cluster(8, gpus=2)) == (True, {"CPU": 1.0, "GPU": 1.0})
+    assert scaling(two.override({"train.use_gpu": False}), _cluster(8, gpus=2))[0] is False
+    with pytest.raises(ClusterError, match=r"2 workers .* need 2, the cluster has 1"):
+        scaling(two, _cluster(1))
+    growing = dataclasses.replace(_cluster(1), more_cpus=8.0, more_gpus=2.0)
+    assert scaling(two, growing) == (True, {"CPU": 1.0, "GPU": 1.0})
+    with pytest.raises(ClusterError, match="GPU"):
+        scaling(Config().override({"train.use_gpu": True}), _cluster(4))
+
+
+def test_the_worker_returns_a_users_mistake(monkeypatch):
+    def broken(settings):
+        raise RunError("a truncated checkpoint")
+
+    monkeypatch.setattr(worker, "_Worker", broken)
+    assert worker.run_worker({}) == {"error": "a truncated checkpoint"}
