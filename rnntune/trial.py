@@ -1,0 +1,423 @@
+"""What runs inside a trial: one configuration through the loop, reported epoch by epoch.
+
+A trial of one worker runs in a reused actor of Ray Tune; one of several workers starts them
+with a Ray Train trainer of its own. Neither ever holds a test row.
+"""
+
+import contextlib
+import ctypes
+import dataclasses
+import functools
+import gc
+import io
+import json
+import os
+import socket
+import statistics
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rnntune import storage
+from rnntune.config import Config, flatten
+from rnntune.epochs import scoring_batches
+from rnntune.errors import RnntuneError, RunError
+from rnntune.worker import Feed, build_model, train_batches
+
+__all__ = ["Job", "feed_key", "latest_checkpoint", "rows_of", "run_trial"]
+
+_LATENCY_RUNS = 9
+_M_ARENA_MAX = -8
+_SPLITS = {"train", "validation"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """What all trials of a search have in common; it travels to them once.
+
+    Args:
+        config: the configuration that trials change, as a tree.
+        feeds: training and validation rows, by `feed_key`.
+        place: folder of the trials.
+        text_length: tokens of the text whose latency is measured.
+        workers: of a trial.
+        resources: of one worker.
+        use_gpu: whether workers train on GPUs.
+    """
+
+    config: dict[str, Any]
+    feeds: Mapping[str, Feed]
+    place: str
+    text_length: int
+    workers: int
+    resources: Mapping[str, float]
+    use_gpu: bool
+
+
+class OverLimitError(RnntuneError):
+    """A model is larger or slower than the search allows.
+
+    Args:
+        reason: which, and by how much.
+        size: what was measured.
+    """
+
+    def __init__(self, reason: str, size: Mapping[str, Any]) -> None:
+        super().__init__(reason)
+        self.size = dict(size)
+
+
+def feed_key(values: Mapping[str, Any]) -> str:
+    """Which prepared data a trial's settings need."""
+    chosen = {
+        name: value
+        for name, value in values.items()
+        if name.startswith("data.") or name == "model.word_vectors"
+    }
+    return json.dumps(chosen, sort_keys=True)
+
+
+def run_trial(settings: dict[str, Any], job: Job) -> None:
+    """Train one configuration and report each epoch to Ray Tune.
+
+    What goes wrong in it (a loss that is not finite, no memory) is reported as well: the
+    search goes on, and the trial is not tried again.
+
+    Args:
+        settings: `number` and `values` of the trial, and `folders`, where its checkpoints are.
+        job: what trials have in common.
+    """
+    import ray.tune
+
+    log = _Log(storage.join(job.place, settings["folders"][-1], "log.txt"))
+    with log.capture():
+        try:
+            config = Config().override(flatten(job.config)).override(settings["values"])
+            print(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
+            print(json.dumps(settings["values"]))
+            if job.workers > 1:
+                _run_workers(config, settings, job)
+            else:
+                _run_here(config, settings, job, log)
+        except Exception as error:
+            traceback.print_exc()
+            log.write()
+            ray.tune.report(_ended(error))
+        finally:
+            _give_back_memory()
+
+
+def _give_back_memory() -> None:
+    """Free what a trial leaves in a process that goes on to the next one.
+
+    Each trial runs in a thread of its own, and glibc gives each thread an arena of its own to
+    allocate from, which keeps what was freed. Source: `man 3 mallopt` (M_ARENA_MAX), `malloc_trim`.
+    """
+    gc.collect()  # models hang in cycles
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError, OSError):
+            libc = ctypes.CDLL("libc.so.6")
+            libc.mallopt(_M_ARENA_MAX, 1)
+            libc.malloc_trim(0)
+
+
+def _ended(error: Exception) -> dict[str, Any]:
+    from rnntune.loop import DivergedError
+
+    if isinstance(error, OverLimitError):
+        return {"ended": "over limit", "reason": str(error), **error.size}
+    state = "diverged" if isinstance(error, DivergedError) else "failed"
+    reason = str(error).strip().splitlines()
+    text = reason[-1] if reason else type(error).__name__
+    known = isinstance(error, RnntuneError)
+    return {"ended": state, "reason": text if known else f"{type(error).__name__}: {text}"}
+
+
+class _Log:
+    """The trial's `log.txt`: what it prints, written at its epochs and its end."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._text = io.StringIO()
+
+    @contextlib.contextmanager
+    def capture(self) -> Iterator[None]:
+        with contextlib.redirect_stdout(self._text), contextlib.redirect_stderr(self._text):
+            yield
+
+    def write(self) -> None:
+        storage.write_text(self._place, self._text.getvalue())
+
+
+def _run_here(config: Config, settings: dict[str, Any], job: Job, log: _Log) -> None:
+    import ray
+    import ray.tune
+    import torch
+
+    cpus = max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
+    torch.set_num_threads(cpus)
+    device = torch.device("cuda" if job.use_gpu and torch.cuda.is_available() else "cpu")
+    model, size = _measured_model(config, settings["values"], job, device)
+    checkpoint = ray.tune.get_checkpoint()
+    found = checkpoint.path if checkpoint else latest_checkpoint(job.place, settings["folders"])
+    with tempfile.TemporaryDirectory() as aside:
+        local = storage.local_copy(found, aside) if found else None
+
+        def report(metrics: dict[str, Any], snapshot: Any) -> None:
+            from rnntune.checkpoint import save_snapshot
+
+            print(json.dumps(metrics))
+            log.write()
+            if snapshot is None:
+                ray.tune.report({**metrics, **size})
+                return
+            with tempfile.TemporaryDirectory() as folder:
+                save_snapshot(Path(folder), snapshot)
+                kept = ray.tune.Checkpoint.from_directory(folder)
+                ray.tune.report({**metrics, **size}, checkpoint=kept)
+
+        _fit(config, settings["values"], job, model, device, 0, 1, report, local)
+
+
+def _fit(
+    config: Config,
+    values: Mapping[str, Any],
+    job: Job,
+    model: Any,
+    device: Any,
+    rank: int,
+    world_size: int,
+    report: Callable[[dict[str, Any], Any], None],
+    checkpoint: str | None,
+) -> None:
+    """The loop over one rank's rows; `report` gets an epoch's metrics and its snapshot."""
+    from rnntune import loop
+    from rnntune.checkpoint import load_snapshot
+
+    feed = rows_of(job, values)
+    identity = {"data": feed.fingerprint, "values": json.loads(json.dumps(dict(values)))}
+    resume = None
+    if checkpoint is not None:
+        resume = load_snapshot(Path(checkpoint), identity)
+        print(json.dumps({"went_on_after_epoch": resume.state.epoch}))
+        for metrics in resume.state.history:  # the search may have been killed before it heard
+            report({**metrics, "complete": False}, None)
+        state = resume.state
+        if state.epoch >= config.train.epochs or _out_of_patience(config, state):
+            report({**state.history[-1], "complete": True}, None)
+            return
+
+    def listen(event: Any) -> None:
+        if event.kind != "epoch":
+            return
+        snapshot = event.snapshot()
+        complete = snapshot.state.epoch >= config.train.epochs
+        complete = complete or _out_of_patience(config, snapshot.state)
+        told = {
+            **event.metrics,
+            "complete": complete,
+            "first_step_at": begun,
+            "padding_fraction": batches.padded_cells / max(batches.cells, 1),
+        }
+        report(told, snapshot)
+
+    parts = [part.part() for part in feed.parts["validation"]]
+    batches = train_batches(config, feed.parts["train"], device, rank, world_size)
+    begun = time.time()
+    loop.fit(
+        model,
+        batches,
+        lambda: scoring_batches(parts, rank, world_size, padding=config.model.packed),
+        config.train,
+        device=device,
+        report=listen,
+        identity=identity,
+        resume=resume,
+        metric=config.tune.metric,
+    )
+
+
+def _out_of_patience(config: Config, state: Any) -> bool:
+    patience = config.train.patience
+    return bool(patience) and state.epoch - state.best_epoch >= patience
+
+
+def rows_of(job: Job, values: Mapping[str, Any]) -> Feed:
+    """The rows of a trial with some settings: here they enter, and none is a test row."""
+    feed = job.feeds[feed_key(values)]
+    assert set(feed.parts) == _SPLITS, f"a trial holds {sorted(feed.parts)}"
+    for split, parts in feed.parts.items():
+        for part in parts:
+            name = part.place.rsplit("/", 1)[-1]
+            assert name.startswith(f"{split}-"), f"{part.place} is not of the {split} split"
+    return feed
+
+
+def _measured_model(
+    config: Config, values: Mapping[str, Any], job: Job, device: Any
+) -> tuple[Any, dict[str, Any]]:
+    """The model of a trial, with its size and the latency of one text on one thread.
+
+    Raises:
+        OverLimitError: it is larger or slower than allowed.
+    """
+    import torch
+
+    from rnntune.model import num_parameters
+
+    feed = rows_of(job, values)
+    limit = config.tune.max_parameters
+    if limit is not None and (planned := _planned_parameters(config, feed)) > limit:
+        raise OverLimitError(f"{planned:,} parameters, over {limit:,}", {"num_parameters": planned})
+    torch.manual_seed(config.train.seed)
+    model = build_model(config, feed, torch.device("cpu"))
+    size = {"num_parameters": num_parameters(model)}
+    latency_ms = _latency_ms(model, feed.num_words, job.text_length)
+    found = {**size, "latency_ms": round(latency_ms, 3)}
+    slowest = config.tune.max_latency_ms
+    if slowest is not None and latency_ms > slowest:
+        raise OverLimitError(f"{latency_ms:.2f} ms for one text, over {slowest:g} ms", found)
+    torch.manual_seed(config.train.seed)
+    return model.to(device), found
+
+
+def _planned_parameters(config: Config, feed: Feed) -> int:
+    """Parameters of a model that is not made: one over the limit may not fit the memory."""
+    import torch
+
+    from rnntune.model import Classifier, num_parameters
+
+    dim = feed.vector_dim if config.model.freeze_word_vectors else 0
+    with torch.device("meta"):
+        vectors = torch.empty(feed.num_words, dim) if dim else None
+        return num_parameters(Classifier(config.model, feed.num_words, len(feed.classes), vectors))
+
+
+def _latency_ms(model: Any, num_words: int, length: int) -> float:
+    """Median time of a forward pass of one text, on one thread."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    ids = torch.from_numpy(np.random.default_rng(0).integers(0, num_words, (1, length)))
+    lengths = torch.tensor([length])
+    times = []
+    model.eval()
+    with torch.inference_mode():
+        for _ in range(_LATENCY_RUNS):
+            start = time.perf_counter()
+            model(ids, lengths, uniform=True)
+            times.append(1000 * (time.perf_counter() - start))
+    torch.set_num_threads(threads)
+    return statistics.median(times[2:])
+
+
+def latest_checkpoint(place: str, folders: list[str]) -> str | None:
+    """The newest whole checkpoint of a trial: its latest folder comes last; None: there is none."""
+    from rnntune.checkpoint import verify
+
+    for folder in reversed(folders):
+        inside = storage.join(place, folder)
+        for name in sorted(storage.list_folder(inside), reverse=True):
+            found = storage.join(inside, name)
+            if not storage.exists(storage.join(found, "state.json")):
+                continue
+            with tempfile.TemporaryDirectory() as aside, contextlib.suppress(RunError):
+                verify(Path(storage.local_copy(found, aside)))
+                return found
+    return None
+
+
+def _run_workers(config: Config, settings: dict[str, Any], job: Job) -> None:
+    """Train with several workers: Ray Train inside Ray Tune.
+
+    Source: https://docs.ray.io/en/latest/train/user-guides/hyperparameter-optimization.html
+    """
+    import ray
+    import torch
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    _, size = _measured_model(config, settings["values"], job, torch.device("cpu"))
+    filesystem, path = storage.locate(job.place)
+    trainer = TorchTrainer(
+        _worker,  # type: ignore[arg-type]  # Ray's hint is narrower than what it takes
+        train_loop_config={
+            "config": config.to_dict(),
+            "values": settings["values"],
+            "job": ray.put(job),
+            "folders": settings["folders"],
+            "size": size,
+        },
+        torch_config=TorchConfig(backend="nccl" if job.use_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=job.workers,
+            use_gpu=job.use_gpu,
+            resources_per_worker=dict(job.resources),
+            placement_strategy=config.train.placement.upper(),
+        ),
+        run_config=RunConfig(
+            name=settings["folders"][-1],
+            storage_path=path,
+            storage_filesystem=filesystem,
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            failure_config=FailureConfig(max_failures=config.train.max_failures),
+            callbacks=[TuneReportCallback()],  # type: ignore[list-item]
+        ),
+    )
+    outcome = trainer.fit().return_value  # type: ignore[attr-defined]
+    if outcome:
+        ray.tune.report(outcome)
+
+
+def _worker(settings: dict[str, Any]) -> dict[str, Any]:
+    """One rank of a trial; how it went wrong is returned: trying again would not mend it."""
+    try:
+        _work(settings)
+    except Exception as error:
+        if isinstance(error, RnntuneError):
+            return _ended(error)
+        raise
+    return {}
+
+
+def _work(settings: dict[str, Any]) -> None:
+    import ray
+    import ray.train
+    import ray.train.torch
+    import torch
+
+    from rnntune.checkpoint import save_snapshot
+
+    job: Job = ray.get(settings["job"])
+    config = Config().override(flatten(settings["config"]))
+    context = ray.train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    device = ray.train.torch.get_device()
+    cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
+    torch.set_num_threads(max(1, int(cpus)))
+    torch.manual_seed(config.train.seed)
+    model = build_model(config, rows_of(job, settings["values"]), device)
+
+    def report(metrics: dict[str, Any], snapshot: Any) -> None:
+        told = {**metrics, **settings["size"]}
+        if snapshot is None or rank != 0:
+            ray.train.report(told)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            save_snapshot(Path(folder), snapshot)
+            ray.train.report(told, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+    checkpoint = ray.train.get_checkpoint()
+    found = checkpoint.path if checkpoint else latest_checkpoint(job.place, settings["folders"])
+    with tempfile.TemporaryDirectory() as aside:
+        local = storage.local_copy(found, aside) if found else None
+        fit = functools.partial(_fit, config, settings["values"], job, model, device)
+        fit(rank, world_size, report, local)

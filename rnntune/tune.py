@@ -1,0 +1,458 @@
+"""The search for a good configuration: what is planned, run, and left behind."""
+
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import yaml
+from rich.text import Text
+
+from rnntune import cluster, dataset, journal, proposals, space, storage
+from rnntune.config import Config
+from rnntune.errors import ClusterError, DataError, RunError
+from rnntune.journal import Journal, Trial
+from rnntune.leaderboard import leaderboard, standing, standing_line
+from rnntune.progress import Terminal
+from rnntune.run import RunFolder
+from rnntune.train import (
+    best_weights,
+    describe_skipped,
+    finish,
+    fit_workers,
+    make_feed,
+    save_model,
+)
+from rnntune.trial import Job, feed_key, latest_checkpoint
+from rnntune.worker import Feed
+
+__all__ = ["Plan", "TuneResult", "leaderboard", "place_trials", "plan", "tune"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TuneResult:
+    """What a search left.
+
+    Args:
+        place: the run folder.
+        result: the content of `result.json`.
+        trials: every trial, the best first; the content of `trials.csv`.
+        best: the best configuration, ready for `train`.
+    """
+
+    place: str
+    result: dict[str, Any]
+    trials: pd.DataFrame
+    best: Config
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a search will do.
+
+    Args:
+        num_trials: configurations to try.
+        space_size: configurations in the space; None: without end.
+        settings: searched settings and their distributions.
+        at_once: trials that run at the same time.
+        workers: of a trial.
+        resources: of a worker.
+        use_gpu: whether workers train on GPUs.
+        epochs: most epochs of a trial.
+        train_rows: training rows of an epoch.
+        object_store_bytes: memory of the object store that the shared rows take.
+        object_store_total_bytes: what the cluster has of it.
+    """
+
+    num_trials: int
+    space_size: int | None
+    settings: Mapping[str, str]
+    at_once: int
+    workers: int
+    resources: Mapping[str, float]
+    use_gpu: bool
+    epochs: int
+    train_rows: int
+    object_store_bytes: int
+    object_store_total_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as plain values."""
+        return {**dataclasses.asdict(self), "settings": dict(self.settings)}
+
+    def table(self) -> Text:
+        """The plan as text for a person."""
+        return Text("\n".join(self.lines()))
+
+    def lines(self) -> list[str]:
+        """The plan, line by line."""
+        size = "without end" if self.space_size is None else f"{self.space_size:,} configurations"
+        each = ", ".join(f"{amount:g} {name}" for name, amount in self.resources.items())
+        workers = f"{self.workers} workers with {each} each" if self.workers > 1 else each
+        return [
+            f"space: {len(self.settings)} settings, {size}",
+            *(f"  {name}: {text}" for name, text in self.settings.items()),
+            f"trials: {self.num_trials}, {self.at_once} at once, {workers} a trial",
+            f"training: at most {self.epochs} epochs of {self.train_rows:,} rows a trial",
+            f"object store: {self.object_store_bytes / 1e6:,.1f} MB of "
+            f"{self.object_store_total_bytes / 1e6:,.0f} MB",
+        ]
+
+
+def plan(config: Config, *, verbose: bool = False, terminal: Terminal | None = None) -> Plan:
+    """What `tune` would do with a configuration, without a trial; the data is prepared.
+
+    Raises:
+        ClusterError: not even one trial can be placed, with the numbers.
+        RnntuneError: another mistake of the user's.
+    """
+    terminal = terminal or Terminal(silent=True)
+    found = space.parse(config)
+    proposals.check(config.tune, found)
+    with cluster.connect(verbose=verbose):
+        place_trials(config, cluster.resources())
+        return _plan(config, found, _prepared(config, found, terminal))
+
+
+def tune(
+    config: Config,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    verbose: bool = False,
+    terminal: Terminal | None = None,
+) -> TuneResult:
+    """Search for a good configuration as the command `rnntune tune` does.
+
+    Args:
+        config: all settings; `config.output` names the run folder.
+        resume: go on with the search in that folder, with its own configuration.
+        overwrite: replace a run that is there.
+        verbose: let Ray log.
+        terminal: where to show progress; None: nowhere.
+
+    Raises:
+        KeyboardInterrupt: the user stopped it; it can be resumed.
+        RnntuneError: a mistake of the user's; see `rnntune.errors`.
+    """
+    terminal = terminal or Terminal(silent=True)
+    begin = time.perf_counter()
+    folder = RunFolder.named(config.output)
+    if resume:
+        config = folder.config()
+        if (result := folder.finished()) is not None:
+            terminal.line(f"{folder.place} is finished already")
+            return _found(config, folder, result)
+    else:
+        config = dataclasses.replace(config, output=folder.place)
+        folder.check(overwrite=overwrite)
+    found = space.parse(config)
+    proposals.check(config.tune, found)
+    with cluster.connect(verbose=verbose):
+        place_trials(config, cluster.resources())
+        connected = time.perf_counter()
+        prepared = _prepared(config, found, terminal)
+        if not resume:
+            folder.begin(config, overwrite=overwrite)
+        session = _Session(config, folder, found, prepared, terminal)
+        ready = time.perf_counter()
+        started_at = time.time()
+        session.search()
+        searched = time.perf_counter()
+        result = session.finish()
+        waited = max(0.0, (session.first_step_at or started_at) - started_at)
+        result["seconds"] = {
+            "prepare": round(ready - connected, 2),
+            "startup": round(connected - begin + waited, 2),
+            "train": round(searched - ready, 2),
+            "evaluate": round(time.perf_counter() - searched, 2),
+            "total": round(time.perf_counter() - begin, 2),
+        }
+        folder.write_result(result)
+    return _found(config, folder, result)
+
+
+def _found(config: Config, folder: RunFolder, result: dict[str, Any]) -> TuneResult:
+    kept = Journal(folder.inside("trials.jsonl"))
+    return TuneResult(
+        place=folder.place,
+        result=result,
+        trials=_table(config, kept.trials),
+        best=Config.load(folder.inside("best.yaml")),
+    )
+
+
+def _table(config: Config, trials: list[Trial]) -> pd.DataFrame:
+    names = list(config.tune.space)
+    return journal.table(trials, names, config.tune.metric, proposals.mode_of(config.tune))
+
+
+def place_trials(config: Config, there: cluster.Resources) -> tuple[int, bool, dict[str, float]]:
+    """How many trials run at once, whether on GPUs, and the resources of one worker.
+
+    Raises:
+        ClusterError: the cluster cannot hold one trial, with the numbers.
+    """
+    workers = config.tune.workers_per_trial
+    use_gpu = config.train.use_gpu
+    gpu = there.gpus + there.more_gpus > 0 if use_gpu == "auto" else use_gpu
+    resources = {"CPU": 1.0, **({"GPU": 1.0} if gpu else {}), **config.train.resources_per_worker}
+    at_once: float = config.tune.max_concurrent_trials or math.inf
+    more = {"CPU": there.more_cpus, "GPU": there.more_gpus}
+    for name, have in (("CPU", there.cpus), ("GPU", there.gpus)):
+        each = resources.get(name, 0.0)
+        if not each:
+            continue
+        places = int(have / each + 1e-9)
+        if name == "CPU":
+            places = sum(int(cpus / each + 1e-9) for cpus in there.node_cpus)
+        places += int(more[name] / each + 1e-9)
+        if places < workers:
+            raise ClusterError(
+                f"a trial has {workers} workers with {each:g} {name} each and needs "
+                f"{workers * each:g} {name}; the cluster has {have:g} (room for {places} workers)"
+            )
+        at_once = min(at_once, places // workers)
+    at_once = min(at_once, proposals.num_trials(config.tune, space.parse(config)))
+    return int(at_once), gpu, resources
+
+
+def _prepared(
+    config: Config, found: space.Space, terminal: Terminal
+) -> dict[str, dataset.Prepared]:
+    """Prepared data for every choice of the searched `data` settings."""
+    by_key = {}
+    for values in found.finite("data."):
+        changed = config.override(values)
+        prepared = dataset.prepare(changed.data, terminal.line)
+        describe_skipped(prepared, terminal)
+        if not prepared.splits["validation"].num_rows:
+            raise DataError(
+                f"{config.data.source}: no validation rows to compare trials on; "
+                "set data.validation_fraction"
+            )
+        by_key[feed_key(values)] = prepared
+    return by_key
+
+
+def _plan(config: Config, found: space.Space, prepared: dict[str, dataset.Prepared]) -> Plan:
+    there = cluster.resources()
+    at_once, use_gpu, resources = place_trials(config, there)
+    shared = 0
+    for each in prepared.values():
+        splits = [each.splits[name] for name in ("train", "validation")]
+        if dataset.fits_store(each, there.object_store_bytes):
+            shared += sum(4 * s.num_tokens + 12 * s.num_rows for s in splits)
+    first = next(iter(prepared.values()))
+    return Plan(
+        num_trials=proposals.num_trials(config.tune, found),
+        space_size=found.size,
+        settings={d.name: d.describe() for d in found.dimensions},
+        at_once=at_once,
+        workers=config.tune.workers_per_trial,
+        resources=resources,
+        use_gpu=use_gpu,
+        epochs=config.train.epochs,
+        train_rows=first.splits["train"].num_rows,
+        object_store_bytes=shared,
+        object_store_total_bytes=there.object_store_bytes,
+    )
+
+
+class _Session:
+    """One attempt at a search, from prepared data to `result.json`."""
+
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder,
+        found: space.Space,
+        prepared: dict[str, dataset.Prepared],
+        terminal: Terminal,
+    ) -> None:
+        self.config, self.folder, self.space, self.terminal = config, folder, found, terminal
+        self.prepared = prepared
+        self.plan = _plan(config, found, prepared)
+        self.feeds = self._feeds()
+        self.journal = Journal(folder.inside("trials.jsonl"))
+        self.metric, self.mode = config.tune.metric, proposals.mode_of(config.tune)
+        self.first_step_at: float | None = None
+
+    def _feeds(self) -> dict[str, Feed]:
+        """Training and validation rows where trials reach them; the test rows stay behind."""
+        feeds = {}
+        for data in self.space.finite("data."):
+            rows: Feed | None = None
+            for vectors in self.space.finite("model.word_vectors"):
+                changed = self.config.override({**data, **vectors})
+                prepared = self.prepared[feed_key(data)]
+                splits = ("train", "validation") if rows is None else ()
+                feed = make_feed(changed, prepared, self.terminal, splits)
+                rows = rows or feed
+                feeds[feed_key({**data, **vectors})] = dataclasses.replace(feed, parts=rows.parts)
+        return feeds
+
+    def search(self) -> None:
+        """Run the trials that are left."""
+        from ray.tune.execution.placement_groups import PlacementGroupFactory
+
+        from rnntune.search import Search
+
+        place = self.folder.inside("search")
+        found = Search(self.config, self.space, self.journal, place, self.plan.at_once)
+        job = Job(
+            config=self.config.to_dict(),
+            feeds=self.feeds,
+            place=place,
+            text_length=_median_length(next(iter(self.prepared.values()))),
+            workers=self.plan.workers,
+            resources=self.plan.resources,
+            use_gpu=self.plan.use_gpu,
+        )
+        # A trial of several workers only waits for them; Ray wants a bundle to hold something.
+        bundle = dict(self.plan.resources) if self.plan.workers == 1 else {"memory": 1e6}
+
+        def show() -> None:
+            left = self._left_s(found)
+            told = (self.journal.trials, found.total, self.metric, self.mode, left)
+            self.terminal.update(standing_line(*told), lambda: standing(*told))
+
+        try:
+            if not found.all_over():
+                found.run(job, PlacementGroupFactory([bundle]), show)
+        finally:
+            self.terminal.done()
+            self._write_table()
+        self.first_step_at = found.first_step_at
+
+    def _left_s(self, found: Any) -> float | None:
+        over = [trial for trial in self.journal.trials if trial.is_over]
+        budget = self.config.tune.time_budget_s
+        lefts = [] if budget is None else [max(0.0, budget - found.elapsed_s)]
+        if over:
+            mean = sum(trial.seconds for trial in over) / len(over)
+            lefts.append(mean * (found.total - len(over)) / self.plan.at_once)
+        return min(lefts, default=None)
+
+    def _write_table(self) -> None:
+        table = _table(self.config, self.journal.trials)
+        storage.write_text(self.folder.inside("trials.csv"), table.to_csv(index=False))
+
+    def finish(self) -> dict[str, Any]:
+        """Choose the best trial, keep its model, and score it once on the test rows."""
+        trials = self.journal.trials
+        best = journal.best_of(trials, self.metric, self.mode)
+        if best is None:
+            reasons = [f"trial {t.number}: {t.reason}" for t in trials if t.reason]
+            first = f"; {reasons[0]}" if reasons else ""
+            raise RunError(f"{self.folder.place}: none of {len(trials)} trials has a score{first}")
+        chosen = self.config.override(best.values)
+        tree = {**chosen.to_dict(), "output": None}
+        tree.pop("tune")
+        text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+        storage.write_text(self.folder.inside("best.yaml"), text)
+        prepared = self.prepared[_data_key(best.values)]
+        scored = self._refit(chosen, best, prepared) if chosen.tune.refit else None
+        scored = scored or self._evaluate(chosen, best, prepared)
+        return {**scored, **self._counts(best)}
+
+    def _evaluate(self, chosen: Config, best: Trial, prepared: dataset.Prepared) -> dict[str, Any]:
+        import torch
+        from safetensors.torch import load
+
+        from rnntune import loop
+        from rnntune.epochs import Part, scoring_batches
+        from rnntune.search import folders
+        from rnntune.worker import build_model
+
+        checkpoint = latest_checkpoint(self.folder.inside("search"), folders(best))
+        if checkpoint is None:
+            raise RunError(f"{self.folder.place}: the checkpoint of {best.name} is gone")
+        weights = best_weights(checkpoint)
+        feed = self.feeds[feed_key(best.values)]
+        save_model(chosen, self.folder, prepared, feed.vector_dim, weights)
+        device = torch.device("cpu")
+        model = build_model(chosen, feed, device)
+        model.load_state_dict(load(weights))
+        test = prepared.splits["test"]
+        parts = [
+            Part(num_rows=rows, load=functools.partial(dataset.read_encoded, place))
+            for place, rows in zip(test.files, test.file_rows, strict=True)
+        ]
+        batches = scoring_batches(parts, padding=chosen.model.packed)
+        scores = loop.evaluate(model, batches, device, "test")
+        self.folder.write_metrics(best.history)
+        epoch = journal.best_epoch(best, self.metric, self.mode)
+        return {
+            "test_accuracy": scores["test_accuracy"],
+            "test_macro_f1": scores["test_macro_f1"],
+            "test_rows": scores["test_rows"],
+            "validation_accuracy": epoch["validation_accuracy"],
+            "train_rows": prepared.splits["train"].num_rows,
+            "train_rows_per_s": round(best.history[-1]["train_rows_per_s"], 1),
+            "padding_fraction": best.history[-1].get("padding_fraction"),
+            "num_parameters": best.num_parameters,
+            "world_size": self.plan.workers,
+            "epochs": len(best.history),
+            "best_epoch": epoch["epoch"],
+            "refit": False,
+        }
+
+    def _refit(self, chosen: Config, best: Trial, prepared: dataset.Prepared) -> dict[str, Any]:
+        """Train the best configuration on training plus validation rows."""
+        feed = self.feeds[feed_key(best.values)]
+        there = cluster.resources()
+        in_store = dataset.fits_store(prepared, there.object_store_bytes)
+        parts = {
+            "train": [*feed.parts["train"], *feed.parts["validation"]],
+            "validation": [],
+            "test": dataset.share(prepared, "test", in_store=in_store),
+        }
+        whole = dataclasses.replace(feed, parts=parts)
+        self.terminal.line("training the best configuration on training plus validation rows")
+        again = chosen.override({"train.patience": 0})
+        outcome = fit_workers(again, self.folder, whole, self.terminal)
+        found = finish(again, self.folder, prepared, whole, outcome)
+        epoch = journal.best_epoch(best, self.metric, self.mode)
+        return {
+            **found,
+            "validation_accuracy": epoch["validation_accuracy"],
+            "train_rows": sum(part.num_rows for part in parts["train"]),
+            "refit": True,
+        }
+
+    def _counts(self, best: Trial) -> dict[str, Any]:
+        trials = self.journal.trials
+        timed = [t for t in trials if t.state in ("finished", "stopped") and t.attempts == 1]
+        overheads = [max(0.0, trial.seconds - trial.own_s) for trial in timed]
+        states = [trial.state for trial in trials]
+        names = list(self.config.tune.space)
+        seed = self.config.tune.seed
+        return {
+            "best_trial": best.number,
+            "num_trials": len(trials),
+            "num_finished": states.count("finished"),
+            "num_stopped": states.count("stopped"),
+            "num_over_limit": states.count("over limit"),
+            "num_errors": states.count("failed") + states.count("diverged"),
+            "trial_overhead_s": round(sum(overheads) / len(overheads), 3) if overheads else None,
+            "trained_epochs": sum(len(trial.history) for trial in trials),
+            "importance": journal.importance(trials, names, self.metric, self.mode, seed),
+        }
+
+
+def _data_key(values: Mapping[str, Any]) -> str:
+    return feed_key({name: value for name, value in values.items() if name.startswith("data.")})
+
+
+def _median_length(prepared: dataset.Prepared) -> int:
+    rows = prepared.splits["train"].length_rows
+    half, seen = sum(rows) / 2, 0
+    for length, count in enumerate(rows):
+        seen += count
+        if seen >= half:
+            return max(length, 1)
+    return 1
