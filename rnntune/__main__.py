@@ -1,0 +1,7 @@
+"""`python -m rnntune`."""
+
+import sys
+
+from rnntune.cli import main
+
+sys.exit(main())

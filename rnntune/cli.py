@@ -1,0 +1,393 @@
+"""Commands: argument parsing, one line for a mistake, a summary at the end."""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+
+import yaml
+
+from rnntune import __version__, storage
+from rnntune.config import Config, Field_, field_docs, flatten
+from rnntune.errors import ConfigError, RnntuneError
+
+__all__ = ["main"]
+
+_WIDTH = 118
+_EVERYONES = {"data.source": "--data"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        The exit status: 0, 2 after a mistake of the user's, 130 after Ctrl-C.
+    """
+    with contextlib.suppress(AttributeError, ValueError):
+        signal.signal(signal.SIGTERM, _terminated)
+    parser, verbs = _parser()
+    try:
+        args, rest = parser.parse_known_args(argv)
+        if args.verb in ("train", "tune", "prepare", "evaluate"):
+            args.overrides = {**_given(args), **_overrides(rest)}
+        elif args.verb == "predict" and not any(item.startswith("-") for item in rest):
+            args.texts += rest  # argparse ends `TEXT ...` at the first option
+        elif rest and args.verb != "submit":
+            raise ConfigError(f"unknown argument {rest[0]}; see rnntune {args.verb} --help")
+        else:
+            args.rest = rest
+        return int(verbs[args.verb](args))
+    except RnntuneError as error:
+        print(f"rnntune: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("rnntune: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _terminated(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    return argparse.HelpFormatter(prog, max_help_position=36, width=_WIDTH)
+
+
+def _parser() -> tuple[_Parser, dict[str, Any]]:
+    parser = _Parser(
+        prog="rnntune",
+        description="Train and tune recurrent text classifiers on Ray.",
+        formatter_class=_formatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"rnntune {__version__}")
+    commands = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
+
+    def command(name: str, summary: str, **options: Any) -> _Parser:
+        added: _Parser = commands.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            formatter_class=_formatter,
+            allow_abbrev=False,
+            usage=options.pop("usage", None),
+        )
+        added.add_argument("--verbose", action="store_true", help="let Ray log")
+        added.add_argument("--json", action="store_true", help="print the summary as a JSON line")
+        return added
+
+    prepare = command("prepare", "Prepare data and say what was found.", usage=_usage("prepare"))
+    _add_settings(prepare, ("data", "batching"))
+    train = command("train", "Train a classifier.", usage=_usage("train"))
+    _add_run(train)
+    _add_settings(train, ("data", "batching", "model", "train"))
+    tune = command("tune", "Search for the best classifier.", usage=_usage("tune"))
+    _add_run(tune)
+    tune.add_argument("--dry-run", action="store_true", help="say what would be done")
+    _add_settings(tune, ("tune", "data", "batching", "model", "train"))
+    evaluate = command("evaluate", "Score a model on labelled rows.")
+    evaluate.add_argument("model", metavar="MODEL", help="a model folder or a run folder")
+    evaluate.add_argument("--errors", metavar="FILE", help="write the misclassified rows")
+    evaluate.add_argument("--workers", type=int, metavar="N", help="processes; default: by size")
+    _add_settings(evaluate, ("data",))
+    predict = command("predict", "Classify texts, standard input or files.")
+    predict.add_argument("model", metavar="MODEL", help="a model folder or a run folder")
+    predict.add_argument("texts", nargs="*", metavar="TEXT", help="texts; none: lines of stdin")
+    predict.add_argument("--input", nargs="+", metavar="FILE", help="files, globs or URIs")
+    predict.add_argument("--output", metavar="DIR", help="folder or URI for the predictions")
+    predict.add_argument("--format", choices=("parquet", "jsonl"), default="parquet")
+    predict.add_argument("--text-columns", metavar="A,B", help="default: the model's")
+    predict.add_argument("--workers", type=int, metavar="N", help="processes; default: by size")
+    predict.add_argument("--overwrite", action="store_true", help="replace what is there")
+    verbs = {
+        "prepare": _prepare,
+        "train": _train,
+        "tune": _tune,
+        "evaluate": _evaluate,
+        "predict": _predict,
+    }
+    _add_submit(commands, verbs)
+    return parser, verbs
+
+
+def _usage(verb: str) -> str:
+    return f"rnntune {verb} [--config FILE] [--data SOURCE] [--GROUP.NAME VALUE ...]"
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", metavar="RUN", help="run folder or URI; default: runs/TIME")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="RUN",
+        help="go on with a run that was stopped; without RUN the one in --output, if there is one",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the run that is there")
+
+
+def _add_settings(parser: argparse.ArgumentParser, groups: Sequence[str]) -> None:
+    parser.add_argument("--config", metavar="FILE", help="YAML file of settings; flags win")
+    parser.add_argument(
+        "--print_config", action="store_true", help="print all settings as YAML and stop"
+    )
+    for group in groups:
+        section = parser.add_argument_group(group)
+        for setting in field_docs():
+            if setting.name.startswith(f"{group}."):
+                _add_setting(section, setting)
+
+
+def _add_setting(section: argparse._ArgumentGroup, setting: Field_) -> None:
+    names = [f"--{setting.name}"]
+    if setting.name in _EVERYONES:
+        names.insert(0, _EVERYONES[setting.name])
+    default = json.dumps(setting.default) if setting.name != "tune.space" else "see --print_config"
+    section.add_argument(
+        *names,
+        dest=setting.name,
+        default=argparse.SUPPRESS,
+        metavar="X",
+        help=f"{setting.doc} [{default}]".replace("%", "%%"),
+    )
+
+
+def _given(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings among the arguments, as dotted names."""
+    settings = {field.name: field for field in field_docs()}
+    found = {name: _value(settings[name], text) for name, text in vars(args).items() if "." in name}
+    if getattr(args, "output", None):
+        found["output"] = args.output
+    return found
+
+
+def _overrides(rest: Sequence[str]) -> dict[str, Any]:
+    """Arguments that no command knows: misspelt settings, which the configuration refuses."""
+    found: dict[str, Any] = {}
+    left = list(rest)
+    while left:
+        name, mark, value = left.pop(0).partition("=")
+        if not name.startswith("--") or "." not in name:
+            raise ConfigError(f"unknown argument {name}")
+        if not mark and left:
+            value = left.pop(0)
+        found[name.removeprefix("--")] = value
+    return found
+
+
+def _value(setting: Field_, text: str) -> Any:
+    if isinstance(setting.default, list) and not text.startswith("["):
+        return text.split(",")
+    if isinstance(setting.default, str) and text.startswith(("*", "&", "!", "%", "@", "`")):
+        return text
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    keep = isinstance(value, str | int | float | bool | list | dict | None)
+    is_text = isinstance(setting.default, str) and not isinstance(value, bool)
+    return text if is_text or not keep else value
+
+
+def _config(args: argparse.Namespace) -> Config:
+    return Config.load(args.config, args.overrides)
+
+
+def _printed(args: argparse.Namespace) -> bool:
+    if args.print_config:
+        sys.stdout.write(_config(args).to_yaml())
+    return bool(args.print_config)
+
+
+@contextlib.contextmanager
+def _resumable(verb: str, place: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"rnntune: stopped; go on with: rnntune {verb} --resume {place}", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    if _printed(args):
+        return 0
+    from rnntune import report
+    from rnntune.progress import Terminal
+
+    found = report.describe(_config(args), Terminal(), verbose=args.verbose)
+    _summary(args, found, report.data_table(found))
+    return 0
+
+
+def _run_folder(args: argparse.Namespace) -> Config:
+    from rnntune.run import RunFolder
+
+    if args.resume == "":
+        return _begun(args)
+    if args.resume:
+        if args.overrides or args.config or args.overwrite:
+            raise ConfigError("--resume goes on with the run's own settings; give no others")
+        return dataclasses.replace(Config(), output=args.resume)
+    config = _config(args)
+    return dataclasses.replace(config, output=RunFolder.named(config.output).place)
+
+
+def _begun(args: argparse.Namespace) -> Config:
+    """The run in `--output`, which must have the settings given, or a new one there."""
+    from rnntune.run import RunFolder
+
+    config = _config(args)
+    if args.overwrite:
+        raise ConfigError("--resume and --overwrite exclude each other")
+    if config.output is None:
+        raise ConfigError("--resume without a RUN needs --output")
+    folder = RunFolder(config.output)
+    if not storage.exists(folder.inside("config.yaml")):
+        args.resume = None
+        return dataclasses.replace(config, output=folder.place)
+    there = flatten(folder.config().to_dict())
+    for name, value in flatten(config.to_dict()).items():
+        if name != "output" and there[name] != value:
+            raise ConfigError(
+                f"{name}: the run in {folder.place} has {json.dumps(there[name])}, "
+                f"not {json.dumps(value)}; --resume goes on with its settings"
+            )
+    args.resume = folder.place
+    return dataclasses.replace(config, output=folder.place)
+
+
+def _train(args: argparse.Namespace) -> int:
+    if _printed(args):
+        return 0
+    config = _run_folder(args)
+    from rnntune import report
+    from rnntune.progress import Terminal
+    from rnntune.train import train
+
+    with _resumable("train", str(config.output)):
+        done = train(
+            config,
+            resume=bool(args.resume),
+            overwrite=args.overwrite,
+            verbose=args.verbose,
+            terminal=Terminal(),
+        )
+    _summary(args, {"output": done.place, **done.result}, report.run_table(done.place, done.result))
+    return 0
+
+
+def _tune(args: argparse.Namespace) -> int:
+    if _printed(args):
+        return 0
+    config = _run_folder(args)
+    from rnntune import report
+    from rnntune.progress import Terminal
+    from rnntune.tune import leaderboard, plan, tune
+
+    if args.dry_run:
+        planned = plan(config)
+        _summary(args, planned.to_dict(), planned.table())
+        return 0
+    with _resumable("tune", str(config.output)):
+        done = tune(
+            config,
+            resume=bool(args.resume),
+            overwrite=args.overwrite,
+            verbose=args.verbose,
+            terminal=Terminal(),
+        )
+    if not args.json:
+        _show(leaderboard(done.trials, done.result.get("importance") or {}))
+    _summary(args, {"output": done.place, **done.result}, report.run_table(done.place, done.result))
+    return 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    if _printed(args):
+        return 0
+    from rnntune.evaluate import evaluate, table
+    from rnntune.progress import Terminal
+
+    done = evaluate(
+        args.model,
+        _config(args).data,
+        num_workers=args.workers,
+        errors=args.errors,
+        verbose=args.verbose,
+        terminal=Terminal(),
+    )
+    _summary(args, done.to_dict(), table(done))
+    return 0
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from rnntune.predict import load, predict_files
+    from rnntune.progress import Terminal
+
+    if bool(args.input) != bool(args.output):
+        raise ConfigError("--input and --output go together")
+    if args.input and args.texts:
+        raise ConfigError("give texts or --input, not both")
+    if args.input:
+        done = predict_files(
+            args.model,
+            args.input,
+            args.output,
+            format=args.format,
+            num_workers=args.workers,
+            text_columns=tuple(args.text_columns.split(",")) if args.text_columns else None,
+            overwrite=args.overwrite,
+            verbose=args.verbose,
+            terminal=Terminal(),
+        )
+        _summary(args, done.to_dict(), f"{done.rows:,} rows to {done.output}")
+        return 0
+    model = load(args.model)
+    texts = args.texts or [line.rstrip("\n") for line in sys.stdin]
+    probabilities = model.predict_proba(texts)
+    for text, row in zip(texts, probabilities, strict=True):
+        label, probability = model.classes[int(row.argmax())], float(row.max())
+        if args.json:
+            each = dict(zip(model.classes, map(float, row), strict=True))
+            print(json.dumps({"text": text, "label": label, "probabilities": each}))
+        else:
+            print(f"{label}\t{probability:.4f}\t{text}")
+    return 0
+
+
+def _add_submit(commands: Any, verbs: dict[str, Any]) -> None:
+    from rnntune import submit
+
+    one = commands.add_parser("submit", help="Run a job file on a cluster.", allow_abbrev=False)
+    submit.add_arguments(one)
+    verbs["submit"] = lambda args: submit.run(args, args.rest)
+    jobs = commands.add_parser("jobs", help="List, read or stop a cluster's jobs.")
+    submit.add_jobs_arguments(jobs)
+    verbs["jobs"] = submit.run_jobs
+
+
+def _summary(args: argparse.Namespace, content: Mapping[str, Any], shown: Any) -> None:
+    if args.json:
+        print(json.dumps(content))
+    else:
+        _show(shown)
+
+
+def _show(shown: Any) -> None:
+    from rich.console import Console
+
+    Console(highlight=False, soft_wrap=True).print(shown)

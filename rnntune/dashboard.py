@@ -1,0 +1,218 @@
+"""The dashboard of a Ray cluster: reaching it, being let in, and following a job's log there."""
+
+import asyncio
+import json
+import logging
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from rnntune.errors import ClusterError
+
+__all__ = ["DEFAULT_ADDRESS", "connect", "follow", "one_line", "shown_url"]
+
+DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+"""Where a cluster's dashboard is on its head node."""
+
+_ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+_CHATTY = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
+_ANSWER_TIMEOUT_S = 10.0
+_LOST_CONNECTIONS = 5
+
+
+def connect(address: str | None) -> tuple[Any, str]:
+    """Reach a cluster of this Ray version and be let in.
+
+    Args:
+        address: the dashboard, `http://HEAD:8265`; None: `RAY_API_SERVER_ADDRESS`,
+            `RAY_ADDRESS` or this machine.
+
+    Returns:
+        Ray's client, and the dashboard's URL.
+
+    Raises:
+        ClusterError: the cluster is not reachable, refuses the token, or is another version.
+    """
+    url = _url(address)
+    _expect_answer(url)
+    _check_token_file()
+    import ray
+    from ray.job_submission import JobSubmissionClient
+
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    headers = _headers()
+    with one_line(url), _without(*_ADDRESS_VARIABLES):
+        try:
+            client = JobSubmissionClient(url, headers=headers)
+        except (KeyError, TypeError, ValueError) as error:  # the answer is not what Ray tells
+            raise _not_ray(url) from error
+    version = client._server_ray_version  # no public call tells it once a token is asked for
+    if version != ray.__version__:
+        raise ClusterError(
+            f"{shown_url(url)} runs Ray {version} and this machine {ray.__version__}; "
+            "install the same version on both"
+        )
+    return client, url
+
+
+def _url(address: str | None) -> str:
+    given = [("--address", address)]
+    given += [(name, os.environ.get(name)) for name in _ADDRESS_VARIABLES]
+    source, url = next(((name, value) for name, value in given if value), ("", DEFAULT_ADDRESS))
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return url.rstrip("/")
+    raise ClusterError(
+        f"{source} is {url!r}; jobs go to the cluster's dashboard, written http://HEAD:8265, "
+        "not to its port 6379 or a ray:// address"
+    )
+
+
+def shown_url(url: str) -> str:
+    """The URL without a password."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _expect_answer(url: str) -> None:
+    """Fail soon and in one line, as Ray's client waits for minutes for a host that is not there."""
+    try:
+        urllib.request.urlopen(f"{url}/api/version", timeout=_ANSWER_TIMEOUT_S).close()
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 404:
+            raise _not_ray(url) from error
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        raise ClusterError(f"no Ray dashboard answers at {shown_url(url)}: {reason}") from error
+    except HTTPException as error:
+        raise _not_ray(url) from error
+
+
+def _not_ray(url: str) -> ClusterError:
+    return ClusterError(f"{shown_url(url)} answers, but not as a Ray dashboard")
+
+
+def _check_token_file() -> None:
+    """Ray aborts the process when `RAY_AUTH_TOKEN_PATH` names a file that it cannot read."""
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if not path or os.environ.get("RAY_AUTH_TOKEN"):
+        return
+    try:
+        token = Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ClusterError(f"RAY_AUTH_TOKEN_PATH is {path}: {error.strerror}") from error
+    if not token:
+        raise ClusterError(f"RAY_AUTH_TOKEN_PATH is {path}: the file is empty")
+
+
+def _headers() -> dict[str, str]:
+    text = os.environ.get("RAY_JOB_HEADERS", "{}")
+    try:
+        headers = json.loads(text)
+    except ValueError:
+        headers = None
+    if not isinstance(headers, dict):
+        raise ClusterError('RAY_JOB_HEADERS must be a JSON object such as {"Name": "value"}')
+    return headers
+
+
+@contextmanager
+def _without(*names: str) -> Iterator[None]:
+    """Hide environment variables: to Ray's client they go before the address it is given."""
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
+@contextmanager
+def one_line(url: str, job_id: str = "") -> Iterator[None]:
+    """Turn what Ray's client raises within into one clear line.
+
+    Args:
+        url: of the dashboard.
+        job_id: the job that is spoken of, if any.
+
+    Raises:
+        ClusterError: no such job, no connection, or the token is refused.
+    """
+    from ray.exceptions import AuthenticationError
+
+    try:
+        yield
+    except AuthenticationError as error:
+        problem = "refuses the token" if "failed" in str(error) else "wants a token"
+        raise ClusterError(
+            f"{shown_url(url)} {problem}; set RAY_AUTH_MODE=token and the cluster's token in "
+            "RAY_AUTH_TOKEN, in the file of RAY_AUTH_TOKEN_PATH or in ~/.ray/auth_token"
+        ) from error
+    except (OSError, RuntimeError) as error:
+        if job_id and "does not exist" in str(error):
+            raise ClusterError(f"{shown_url(url)} knows no job {job_id}; see jobs list") from error
+        line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ClusterError(f"{shown_url(url)}: {line}") from error
+
+
+def follow(client: Any, url: str, job_id: str) -> int:
+    """Print a job's log to its end; a lost connection is taken up again where it broke.
+
+    Returns:
+        The job's exit status; 1 if it ended without one.
+
+    Raises:
+        ClusterError: the connection stays lost.
+    """
+    import aiohttp
+
+    shown = 0  # characters
+
+    async def read() -> None:
+        nonlocal shown
+        position = 0
+        async for text in client.tail_job_logs(job_id):
+            print(text[max(0, shown - position) :], end="", flush=True)
+            position += len(text)
+            shown = max(shown, position)
+
+    lost = 0
+    while lost < _LOST_CONNECTIONS:
+        before = shown
+        try:
+            asyncio.run(read())
+            details = client.get_job_info(job_id)
+            if details.status.is_terminal():
+                return _exit_status(details)
+        except (aiohttp.ClientError, OSError, RuntimeError):
+            pass
+        lost = 1 if shown > before else lost + 1
+        time.sleep(lost)
+    raise ClusterError(
+        f"lost the connection to {shown_url(url)}; {job_id} may go on: rnntune jobs logs {job_id}"
+    )
+
+
+def _exit_status(details: Any) -> int:
+    outcome = details.status.value.lower()
+    code = details.driver_exit_code or 0
+    status = int(code) if code >= 0 else 128 - code  # killed by a signal, as a shell counts it
+    if outcome == "failed":
+        reason = (details.message or "no reason known").strip().splitlines()[0]
+        outcome += f" with exit status {status}" if status else f": {reason}"
+    print(f"{details.submission_id} {outcome}", file=sys.stderr)
+    return 0 if outcome == "succeeded" else status or 1
