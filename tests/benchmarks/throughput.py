@@ -1,0 +1,98 @@
+"""Training rows/s on AG News: rnntune against the same model and batches in a bare loop.
+
+    python tests/benchmarks/throughput.py DATA_DIR [--baseline notebook_loop.py] [--rounds 2]
+
+The measurements alternate, so that a noisy machine disturbs all alike; the medians are compared.
+Prints a JSON line.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from rnntune import cluster, dataset
+from rnntune.config import Config
+from rnntune.epochs import TrainBatches
+from rnntune.model import Classifier
+from rnntune.optim import Optimizer
+from rnntune.train import train
+
+LSTM = {
+    "model.embedding_dim": 64,
+    "model.hidden_size": 32,
+    "model.bidirectional": False,
+    "model.pooling": "last",
+    "model.dropout": 0.0,
+    "model.word_dropout": 0.0,
+    "train.epochs": 1,
+    "train.learning_rate": 0.001,
+}
+
+
+def bare(config: Config, num_threads: int) -> float:
+    """Rows/s of the same model, batches and optimizer in a plain loop."""
+    torch.set_num_threads(num_threads)
+    torch.manual_seed(0)
+    prepared = dataset.prepare(config.data)
+    model = Classifier(config.model, prepared.num_words, len(prepared.classes), sparse=True)
+    parts = [part.part() for part in dataset.share(prepared, "train", in_store=True)]
+    batches = TrainBatches(parts, config.batching, seed=0)
+    optimizer = Optimizer(model, config.train)
+    start = time.perf_counter()
+    done = 0
+    for batch in batches.epoch(0):
+        optimizer.zero_grad()
+        logits = model(batch.ids, batch.lengths, uniform=batch.uniform)
+        cross_entropy(logits, batch.labels, label_smoothing=0.05).backward()
+        done += len(batch.labels)
+        optimizer.step(done / batches.num_rows)
+    return batches.num_rows / (time.perf_counter() - start)
+
+
+def whole(config: Config, folder: str, **overrides: object) -> dict[str, float]:
+    """The result of `train`."""
+    names = {name.replace("__", "."): value for name, value in overrides.items()}
+    return train(config.override({**names, "output": folder}), overwrite=True).result
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data")
+    parser.add_argument("--baseline", type=pathlib.Path)
+    parser.add_argument("--baseline-rows", type=int, default=6400)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    config = Config.load(None, {"data.source": args.data, **LSTM})
+    rates: dict[str, list[float]] = {"train": [], "bare": [], "two_workers": [], "notebook": []}
+    with tempfile.TemporaryDirectory() as folder, cluster.connect():
+        for _ in range(args.rounds):
+            rates["bare"].append(bare(config, args.threads))
+            rates["train"].append(whole(config, folder + "/a")["train_rows_per_s"])
+            two = whole(config, folder + "/b", train__num_workers=2)
+            rates["two_workers"].append(two["train_rows_per_s"])
+            if args.baseline:
+                command = [sys.executable, str(args.baseline), args.data, "--model", "packed"]
+                command += ["--rows", str(args.baseline_rows)]
+                printed = subprocess.run(command, check=True, capture_output=True, text=True)
+                rates["notebook"].append(json.loads(printed.stdout)["rows_per_s"])
+    median = {name: statistics.median(values) for name, values in rates.items() if values}
+    found = {f"{name}_rows_per_s": round(value, 1) for name, value in median.items()}
+    found["train_over_bare"] = round(median["train"] / median["bare"], 3)
+    found["two_workers_over_one"] = round(median["two_workers"] / median["train"], 3)
+    if "notebook" in median:
+        found["train_over_notebook"] = round(median["train"] / median["notebook"], 1)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from clusters import num_nodes, ray_head, wait_until
+
+ROOT = Path(__file__).parents[1]
+FAKE_HEAD_ID = "f" * 51 + "00000"
+
+
+@pytest.fixture(scope="module")
+def autoscaling_head():
+    """A head with one CPU that starts up to two nodes of one CPU on demand."""
+    env = {
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_FAKE_CLUSTER": "1",
+        "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_ID,
+        "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_ID,
+        "RAY_enable_autoscaler_v2": "1",
+        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+    }
+    autoscaler = (ROOT / "tests/fake_autoscaler.yaml").read_text()
+    with ray_head(num_cpus=1, autoscaler=autoscaler, **env) as head:
+        wait_until(lambda: num_nodes(head) == 1, timeout_s=30)
+        yield head
+
+
+def run_on(head, *command):
+    """What a command prints that runs as a driver on the cluster, Ray's own lines included."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    env = {**inherited, "RAY_ADDRESS": head.address, "RAY_AUTH_MODE": "disabled"}
+    done = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=env, check=True, stdout=subprocess.PIPE, text=True
+    )
+    return done.stdout
+
+
+PLACEMENT_GROUP = """
+import ray
+from ray.util.placement_group import placement_group
+ray.init(log_to_driver=False)
+group = placement_group([{"CPU": 1}] * 3, strategy="STRICT_SPREAD")
+assert group.wait(60)
+print("nodes:", sum(node["Alive"] for node in ray.nodes()))
+"""
+
+TASKS = """
+import time, ray
+ray.init(log_to_driver=False)
+@ray.remote(num_cpus=1)
+def where():
+    time.sleep(4)
+    return ray.get_runtime_context().get_node_id()
+print("nodes:", len(set(ray.get([where.remote() for _ in range(12)]))))
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("demand", "least"), [(PLACEMENT_GROUP, 3), (TASKS, 2)], ids=["placement_group", "tasks"]
+)
+def test_nodes_come_with_demand_and_go_when_idle(autoscaling_head, demand, least):
+    assert num_nodes(autoscaling_head) == 1
+    printed = run_on(autoscaling_head, "-c", demand)
+    assert least <= int(re.search(r"nodes: (\d+)", printed)[1]) <= 3
+    wait_until(lambda: num_nodes(autoscaling_head) == 1, timeout_s=60)

@@ -1,0 +1,119 @@
+"""Training on several nodes, one of which is lost without warning and replaced."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import ray
+from clusters import (
+    ROOT,
+    end,
+    ended,
+    latest,
+    rnntune,
+    tiny,
+    wait_until,
+)
+from ray._private.worker import global_worker
+from ray.cluster_utils import Cluster
+from ray.experimental import internal_kv
+
+from rnntune import checkpoint
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
+
+EPOCHS = 4
+SLOW = {
+    "batching__batch_rows": 8,
+    "train__epochs": EPOCHS,
+    "train__checkpoint_every_steps": 50,
+}
+
+
+class Nodes:
+    """A head without CPUs, where the driver is, and nodes of one CPU."""
+
+    def __init__(self):
+        store = {"object_store_memory": 100 * 2**20}
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **store})
+        self.nodes = [self.add(), self.add()]
+
+    def add(self):
+        node = self.cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+        self.cluster.wait_for_nodes()
+        return node
+
+    def train(self, folder, cache, **settings):
+        places = [f"--output={folder}", f"--data.cache_dir={cache}", "--json"]
+        arguments = [*tiny(**SLOW, **settings), *places]
+        program = ["-c", QUICK]
+        # A local cluster of an earlier test turns token authentication on for this process.
+        mode = os.environ.get("RAY_AUTH_MODE", "disabled")
+        where = {"RAY_ADDRESS": self.cluster.address, "RAY_AUTH_MODE": mode}
+        return rnntune("train", *arguments, program=program, **where)
+
+
+# Ray looks for new nodes every minute; a test has not so much time.
+QUICK = """
+import functools, sys
+import ray.train
+from rnntune.cli import main
+ray.train.ScalingConfig = functools.partial(
+    ray.train.ScalingConfig, elastic_resize_monitor_interval_s=3.0
+)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        nodes = Nodes()
+        yield nodes
+        nodes.cluster.shutdown()
+        if ray.is_initialized():  # the shutdown forgot the store of the session's cluster too
+            internal_kv._initialize_internal_kv(global_worker.gcs_client)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(nodes, cache, tmp_path_factory):
+    """The result of a run to which nothing happens."""
+    run = nodes.train(tmp_path_factory.mktemp("runs") / "calm", cache, train__num_workers=2)
+    out, _ = ended(run, timeout_s=200)
+    return json.loads(out.splitlines()[-1])
+
+
+@pytest.mark.parametrize("num_workers", ["2", "[1, 2]"], ids=["fixed", "elastic"])
+def test_a_node_is_lost_and_another_comes(nodes, cache, undisturbed, tmp_path, num_workers):
+    place = tmp_path / "run"
+    run = nodes.train(place, cache, train__num_workers=num_workers)
+    try:
+        wait_until(lambda: latest(str(place)) or run.poll() is not None, timeout_s=120)
+        nodes.cluster.remove_node(nodes.nodes.pop(), allow_graceful=False)
+        stopped = latest(str(place))
+        if num_workers != "2":  # goes on with one worker; otherwise it waits for a second
+            wait_until(lambda: latest(str(place))["step"] > stopped["step"] + 50, timeout_s=120)
+        nodes.nodes.append(nodes.add())
+        out, _ = ended(run, timeout_s=240)
+    finally:
+        end(run)
+    assert stopped["epoch"] == 1
+    result = json.loads(out.splitlines()[-1])
+    assert result["world_size"] == 2
+    assert result["epochs"] == EPOCHS
+    for epoch in epochs_of(place):
+        assert epoch["rows"] == epoch["epoch_rows"] == result["train_rows"]
+    for folder in place.glob("checkpoints/checkpoint_*/"):
+        assert checkpoint.verify(folder)["state"]["epoch"] <= EPOCHS
+    assert abs(result["test_accuracy"] - undisturbed["test_accuracy"]) < 0.03
+
+
+def epochs_of(place: Path):
+    return [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]

@@ -1,0 +1,109 @@
+"""Runs on object storage, against a server on this machine that speaks S3."""
+
+import json
+import logging
+import os
+import signal
+
+import boto3
+import pytest
+from clusters import ROOT, ended, ray_head, reached, rnntune, tiny, wait_until
+from moto.server import ThreadedMotoServer
+
+from rnntune import checkpoint, sample, storage
+from rnntune.errors import RnntuneError
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+RUN = "s3://bucket/runs/one"
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """The variables by which processes find the server; they are set in this one too."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    server = ThreadedMotoServer("127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    env = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in env.items():
+            patch.setenv(name, value)
+        boto3.client("s3").create_bucket(Bucket="bucket")
+        yield env
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def address(s3):
+    with ray_head(RAY_AUTH_MODE="disabled", PYTHONPATH=str(ROOT), **s3) as head:
+        yield head.address
+
+
+@pytest.fixture(scope="module")
+def news(s3):
+    """News in AG News form, in two files."""
+    for split, stem in (("train", "a"), ("test", "b")):
+        rows = sample.generate(split, 1500)
+        lines = [f'"{sample.TOPICS.index(label) + 1}","{text}","more"' for label, text in rows]
+        storage.write_text(f"s3://bucket/in/{stem}.csv", "\n".join(lines) + "\n")
+    return ["--data=s3://bucket/in/*.csv", "--data.cache_dir=s3://bucket/cache"]
+
+
+def test_a_run_from_bucket_to_bucket(address, news):
+    out, _ = ended(
+        rnntune(
+            "train", *news, *tiny(train__epochs=3), f"--output={RUN}", "--json", RAY_ADDRESS=address
+        )
+    )
+    result = json.loads(out.splitlines()[-1])
+    assert result["output"] == RUN
+    assert result["test_accuracy"] > 0.5
+    names = {"checkpoints", "config.yaml", "metrics.jsonl", "model", "result.json", "tensorboard"}
+    assert set(storage.list_folder(RUN)) == names
+    model, _, description = checkpoint.read_model(RUN)
+    assert len(description.classes) == 4
+    assert sum(p.numel() for p in model.parameters()) == result["num_parameters"]
+
+
+def test_a_finished_run_is_known_again(address, news):
+    _, err = ended(rnntune("train", "--resume", RUN, RAY_ADDRESS=address))
+    assert f"{RUN} is finished already" in err
+
+
+def test_a_killed_run_goes_on(address, news):
+    place = "s3://bucket/runs/killed"
+    settings = tiny(train__epochs=3, train__checkpoint_every_steps=10)
+    killed = rnntune("train", *news, *settings, f"--output={place}", RAY_ADDRESS=address)
+    wait_until(lambda: reached(place) >= 2, timeout_s=60)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    assert "result.json" not in storage.list_folder(place)
+    _, err = ended(rnntune("train", "--resume", place, RAY_ADDRESS=address))
+    assert "epoch 1/3" not in err
+    assert "epoch 3/3" in err
+    weights = [storage.read_bytes(f"{run}/model/model.safetensors") for run in (RUN, place)]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("setting", ["--output", "--data.cache_dir", "--data"])
+def test_a_bucket_that_is_not_there(address, news, tmp_path, setting):
+    places = {"--output": f"{tmp_path}/run", "--data.cache_dir": f"{tmp_path}/cache"}
+    places[setting] = "s3://nowhere/folder"
+    arguments = [f"{name}={place}" for name, place in places.items()]
+    _, err = ended(rnntune("train", *tiny(), *arguments, RAY_ADDRESS=address), status=2)
+    (line,) = err.splitlines()
+    assert line.startswith("rnntune: ")
+    assert "s3://nowhere/folder" in line
+
+
+def test_a_server_that_is_not_there(tmp_path, s3, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    with pytest.raises(RnntuneError, match="s3://bucket/x"):
+        storage.read_bytes("s3://bucket/x")
