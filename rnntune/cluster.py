@@ -5,8 +5,11 @@ import dataclasses
 import json
 import logging
 import os
+import socket
+import sys
+import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rnntune.errors import ClusterError
@@ -29,6 +32,8 @@ _QUIET = {
     "RAY_USAGE_STATS_PROMPT_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
 }
+
+_REACH_S = 10.0
 
 
 @contextlib.contextmanager
@@ -62,19 +67,62 @@ def connect(
             "num_cpus": num_cpus,
             "object_store_memory": object_store_bytes,
         }
+    else:
+        _reach(address)
     level = logging.INFO if verbose else logging.CRITICAL
-    try:
-        with warnings.catch_warnings():
-            if not verbose:
-                warnings.simplefilter("ignore")
-            ray.init(logging_level=level, log_to_driver=verbose, configure_logging=True, **local)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().split("\n", 1)[0]
-        raise ClusterError(f"no Ray cluster at {address or 'this machine'}: {reason}") from error
+    with _held_back(verbose) as said:
+        try:
+            with warnings.catch_warnings():
+                if not verbose:
+                    warnings.simplefilter("ignore")
+                ray.init(logging_level=level, log_to_driver=verbose, **local)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            reason = str(error).strip().split("\n", 1)[0]
+            if "InvalidAuthToken" in said():
+                reason = "it refused the token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+            where = address or "this machine"
+            raise ClusterError(f"no Ray cluster at {where}: {reason}") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Ray would try a wrong address for two minutes."""
+    host, separator, port = address.rpartition(":")
+    if not separator or "/" in address or not port.isdecimal():
+        return  # 'auto', 'local' or a ray:// address
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(f"no Ray cluster at {address} (RAY_ADDRESS): {error}") from error
+
+
+@contextlib.contextmanager
+def _held_back(verbose: bool) -> Iterator[Callable[[], str]]:
+    """Keep what Ray's C++ part writes to the standard error from the terminal.
+
+    Yields:
+        What was written up to now.
+    """
+    if verbose:
+        yield lambda: ""
+        return
+    with tempfile.TemporaryFile("w+") as aside:
+
+        def said() -> str:
+            aside.seek(0)
+            return aside.read()
+
+        sys.stderr.flush()
+        before = os.dup(2)
+        try:
+            os.dup2(aside.fileno(), 2)
+            yield said
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
 
 
 def quiet(verbose: bool) -> None:
