@@ -105,6 +105,8 @@ class ModelConfig:
     """Recurrent cell."""
     embedding_dim: Count = 64
     """Size of the trained word embedding."""
+    embedding_std: Positive = 0.01
+    """Standard deviation of the embedding's first values."""
     hidden_size: Count = 64
     """Size of the hidden state of one direction."""
     num_layers: Count = 1

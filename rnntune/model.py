@@ -10,7 +10,6 @@ from rnntune.text import PAD, UNKNOWN
 
 __all__ = ["Classifier", "num_parameters"]
 
-_EMBEDDING_STD = 0.01
 _CELLS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
 
@@ -41,9 +40,10 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(vocab_size, config.embedding_dim, PAD, sparse=sparse)
-        with torch.no_grad():  # of N(0, 1): small rows are soon outweighed by what they learn
-            self.embedding.weight.mul_(_EMBEDDING_STD)
+        padding_idx = PAD if config.packed else None  # what is read is trained
+        self.embedding = nn.Embedding(vocab_size, config.embedding_dim, padding_idx, sparse=sparse)
+        with torch.no_grad():  # was N(0, 1); small rows are soon outweighed by what they learn
+            self.embedding.weight.mul_(config.embedding_std)
         self.frozen: nn.Embedding | None = None
         input_size = config.embedding_dim
         if word_vectors is not None and config.freeze_word_vectors:
@@ -59,6 +59,8 @@ class Classifier(nn.Module):
             dropout=config.dropout if config.num_layers > 1 else 0.0,
             batch_first=True,
         )
+        if config.cell == "lstm":
+            _remember(self.rnn)
         self.dropout = nn.Dropout(config.dropout)
         directions = 2 if config.bidirectional else 1
         self.classifier = nn.Linear(directions * config.hidden_size, num_classes)
@@ -73,7 +75,8 @@ class Classifier(nn.Module):
         found = (word_vectors != 0).any(dim=1, keepdim=True)
         with torch.no_grad():
             scale = word_vectors[found.squeeze(1)].std() if found.any() else torch.tensor(1.0)
-            self.embedding.weight.mul_(scale)  # words without a vector: the same spread
+            # Words without a vector start with the same spread.
+            self.embedding.weight.mul_(scale / self.config.embedding_std)
             self.embedding.weight.copy_(torch.where(found, word_vectors, self.embedding.weight))
             self.embedding.weight[PAD] = 0
 
@@ -133,6 +136,18 @@ class Classifier(nn.Module):
         if self.config.bidirectional:
             return torch.cat([hidden[-2], hidden[-1]], dim=1)
         return hidden[-1]
+
+
+def _remember(lstm: nn.LSTM) -> None:
+    """Open the forget gates: their bias starts at 1, so that a state lasts from the first step.
+
+    Source: https://proceedings.mlr.press/v37/jozefowicz15.html.
+    """
+    forget = slice(lstm.hidden_size, 2 * lstm.hidden_size)  # of the gates input, forget, cell, out
+    with torch.no_grad():
+        for name, bias in lstm.named_parameters():
+            if name.startswith("bias"):
+                bias[forget] = 1.0 if name.startswith("bias_ih") else 0.0
 
 
 def _maximum(outputs: torch.Tensor) -> torch.Tensor:

@@ -73,7 +73,6 @@ def test_a_search_leaves_what_the_commands_need(searched, ray_session, tmp_path,
     assert result["num_errors"] == 0
     assert result["test_rows"] == 1000
     assert result["test_accuracy"] > 0.5
-    assert set(result["importance"]) == set(SPACE)
     with (place / "trials.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["trial"] for row in rows] == [str(n) for n in done.trials["trial"]]
@@ -81,6 +80,8 @@ def test_a_search_leaves_what_the_commands_need(searched, ray_session, tmp_path,
     accuracies = [float(row["validation_accuracy"]) for row in rows]
     assert accuracies == sorted(accuracies, reverse=True)
     assert result["validation_accuracy"] == accuracies[0]
+    differ = len(set(accuracies)) > 1  # otherwise nothing mattered
+    assert set(result["importance"]) == (set(SPACE) if differ else set())
     best = yaml_config(place / "best.yaml")
     assert best == done.best
     assert best.model.hidden_size == done.trials["model.hidden_size"][0]
