@@ -1,11 +1,13 @@
+import json
 import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from clusters import num_nodes, ray_head, wait_until
+from clusters import end, ended, num_nodes, ray_head, rnntune, tiny, wait_until
 
 ROOT = Path(__file__).parents[1]
 FAKE_HEAD_ID = "f" * 51 + "00000"
@@ -68,3 +70,27 @@ def test_nodes_come_with_demand_and_go_when_idle(autoscaling_head, demand, least
     printed = run_on(autoscaling_head, "-c", demand)
     assert least <= int(re.search(r"nodes: (\d+)", printed)[1]) <= 3
     wait_until(lambda: num_nodes(autoscaling_head) == 1, timeout_s=60)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_search_asks_for_nodes_and_gives_them_back(autoscaling_head, tmp_path):
+    head = autoscaling_head
+    wait_until(lambda: num_nodes(head) == 1, timeout_s=60)
+    space = "{model.hidden_size: {choice: [8, 12, 16]}}"
+    search = {"tune__space": space, "tune__num_trials": 6, "tune__scheduler": "none"}
+    where = [f"--output={tmp_path}/search", f"--data.cache_dir={tmp_path}/cache", "--json"]
+    arguments = [*tiny(**search, train__epochs=3), *where]
+    run = rnntune("tune", *arguments, RAY_ADDRESS=head.address, RAY_AUTH_MODE="disabled")
+    most = 1
+    try:
+        while run.poll() is None:
+            most = max(most, num_nodes(head))
+            time.sleep(0.2)
+        out, _ = ended(run)
+    finally:
+        end(run)
+    assert most >= 2
+    result = json.loads(out.splitlines()[-1])
+    assert (result["num_trials"], result["num_errors"]) == (6, 0)
+    wait_until(lambda: num_nodes(head) == 1, timeout_s=60)

@@ -20,6 +20,7 @@ from ray.cluster_utils import Cluster
 from ray.experimental import internal_kv
 
 from rnntune import checkpoint
+from rnntune.journal import Journal
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -44,14 +45,14 @@ class Nodes:
         self.cluster.wait_for_nodes()
         return node
 
-    def train(self, folder, cache, **settings):
+    def run(self, verb, folder, cache, **settings):
         places = [f"--output={folder}", f"--data.cache_dir={cache}", "--json"]
         arguments = [*tiny(**SLOW, **settings), *places]
         program = ["-c", QUICK]
         # A local cluster of an earlier test turns token authentication on for this process.
         mode = os.environ.get("RAY_AUTH_MODE", "disabled")
         where = {"RAY_ADDRESS": self.cluster.address, "RAY_AUTH_MODE": mode}
-        return rnntune("train", *arguments, program=program, **where)
+        return rnntune(verb, *arguments, program=program, **where)
 
 
 # Ray looks for new nodes every minute; a test has not so much time.
@@ -85,7 +86,7 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def undisturbed(nodes, cache, tmp_path_factory):
     """The result of a run to which nothing happens."""
-    run = nodes.train(tmp_path_factory.mktemp("runs") / "calm", cache, train__num_workers=2)
+    run = nodes.run("train", tmp_path_factory.mktemp("runs") / "calm", cache, train__num_workers=2)
     out, _ = ended(run, timeout_s=200)
     return json.loads(out.splitlines()[-1])
 
@@ -93,7 +94,7 @@ def undisturbed(nodes, cache, tmp_path_factory):
 @pytest.mark.parametrize("num_workers", ["2", "[1, 2]"], ids=["fixed", "elastic"])
 def test_a_node_is_lost_and_another_comes(nodes, cache, undisturbed, tmp_path, num_workers):
     place = tmp_path / "run"
-    run = nodes.train(place, cache, train__num_workers=num_workers)
+    run = nodes.run("train", place, cache, train__num_workers=num_workers)
     try:
         wait_until(lambda: latest(str(place)) or run.poll() is not None, timeout_s=120)
         nodes.cluster.remove_node(nodes.nodes.pop(), allow_graceful=False)
@@ -113,6 +114,33 @@ def test_a_node_is_lost_and_another_comes(nodes, cache, undisturbed, tmp_path, n
     for folder in place.glob("checkpoints/checkpoint_*/"):
         assert checkpoint.verify(folder)["state"]["epoch"] <= EPOCHS
     assert abs(result["test_accuracy"] - undisturbed["test_accuracy"]) < 0.03
+
+
+def test_a_search_loses_a_node_and_another_comes(nodes, cache, tmp_path):
+    place = tmp_path / "search"
+    space = "{model.hidden_size: {choice: [8, 12, 16]}}"
+    search = {"tune__space": space, "tune__num_trials": 4, "tune__scheduler": "none"}
+    run = nodes.run("tune", place, cache, **search)
+    try:
+        wait_until(lambda: num_epochs(place) >= 2 or run.poll() is not None, timeout_s=200)
+        assert run.poll() is None, run.stderr.read()
+        nodes.cluster.remove_node(nodes.nodes.pop(), allow_graceful=False)
+        nodes.nodes.append(nodes.add())
+        out, _ = ended(run, timeout_s=300)
+    finally:
+        end(run)
+    result = json.loads(out.splitlines()[-1])
+    assert (result["num_trials"], result["num_errors"]) == (4, 0)
+    trials = Journal(str(place / "trials.jsonl")).trials
+    for trial in trials:
+        assert [epoch["epoch"] for epoch in trial.history] == list(range(1, EPOCHS + 1))
+        assert trial.state == "finished"
+
+
+def num_epochs(place):
+    """Epochs that the trials of a search have told of so far."""
+    kept = place / "trials.jsonl"
+    return sum(len(t.history) for t in Journal(str(kept)).trials) if kept.exists() else 0
 
 
 def epochs_of(place: Path):

@@ -9,6 +9,7 @@ from rnntune.batching import EncodedRows, collate
 from rnntune.config import ModelConfig
 from rnntune.errors import ConfigError
 from rnntune.model import Classifier, num_parameters
+from rnntune.text import PAD
 
 CELLS = ("rnn", "lstm", "gru")
 POOLINGS = ("last", "mean", "max")
@@ -66,6 +67,28 @@ def test_unpacked_reads_the_padding(pooling):
     without = packed(batch.ids, batch.lengths)
     assert not torch.allclose(with_padding[0], without[0], atol=1e-5)
     torch.testing.assert_close(with_padding[1], without[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("packed", "moves"), [(True, False), (False, True)])
+def test_padding_is_trained_where_it_is_read(packed, moves):
+    model = Classifier(_config(packed=packed), 40, 3)
+    batch = collate(_rows(3, 9), np.arange(2))
+    model(batch.ids, batch.lengths).square().sum().backward()
+    assert bool(model.embedding.weight.grad[PAD].any()) == moves
+
+
+def test_the_embedding_starts_with_the_spread_that_is_asked_for():
+    torch.manual_seed(0)
+    model = Classifier(_config(embedding_std=0.25), 4000, 3)
+    assert abs(float(model.embedding.weight.std()) - 0.25) < 0.01
+
+
+def test_an_lstm_starts_with_open_forget_gates():
+    model = Classifier(_config(num_layers=2), 40, 3)
+    for layer in ("l0", "l1", "l0_reverse", "l1_reverse"):
+        bias = getattr(model.rnn, f"bias_ih_{layer}") + getattr(model.rnn, f"bias_hh_{layer}")
+        assert bias[5:10].tolist() == [1.0] * 5
+        assert not (bias[:5] == 1.0).any()
 
 
 @pytest.mark.parametrize("cell", CELLS)
