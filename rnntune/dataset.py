@@ -18,88 +18,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from rnntune import __version__, cluster, sources, storage
-from rnntune.batching import EncodedRows
+from rnntune import __version__, cache, cluster, sources, storage
 from rnntune.config import DataConfig
 from rnntune.encoding import MAX_PROBLEMS, SPLITS, encode_block, tokenize_block
-from rnntune.epochs import Part
 from rnntune.errors import DataError, RnntuneError
 
-__all__ = ["Prepared", "SharedPart", "Split", "fits_store", "prepare", "read_encoded", "share"]
+__all__ = ["prepare", "users_error"]
 
 _FORMAT = 1
 _SUMMARIZED = ["test", "file", "first_row", "num_rows", "names", "name_rows", "trained_names"]
 _SUMMARIZED += ["num_problems", "problems"]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Split:
-    """One split of prepared data.
-
-    Args:
-        files: places of its Parquet files, in order.
-        file_rows: rows in each file.
-        num_rows: rows.
-        num_tokens: tokens.
-        num_known: tokens that are in the vocabulary.
-        num_cut: rows that were longer than `data.max_length`.
-        class_rows: rows of each class.
-        length_rows: rows of each length, from 0.
-    """
-
-    files: tuple[str, ...]
-    file_rows: tuple[int, ...]
-    num_rows: int
-    num_tokens: int
-    num_known: int
-    num_cut: int
-    class_rows: tuple[int, ...]
-    length_rows: tuple[int, ...]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """Prepared data in the cache.
-
-    Args:
-        place: folder or URI of the cache entry.
-        fingerprint: of inputs, settings and version.
-        classes: names of the classes, in the order of label ids.
-        splits: by name: train, validation, test.
-        num_skipped: bad rows that were left out.
-        problems: what was wrong with the first of them.
-        num_words: size of the vocabulary.
-        rows_per_s: rows a second while it was prepared.
-        clean: whether texts were cleaned.
-        from_cache: whether this run found it in the cache.
-    """
-
-    place: str
-    fingerprint: str
-    classes: tuple[str, ...]
-    splits: Mapping[str, Split]
-    num_skipped: int
-    problems: tuple[str, ...]
-    num_words: int
-    rows_per_s: float
-    clean: bool
-    from_cache: bool = False
-
-    def vocab_text(self) -> str:
-        """The vocabulary, one word a line in the order of ids."""
-        return storage.read_text(storage.join(self.place, "vocab.txt"))
-
-    @property
-    def encoded_bytes(self) -> int:
-        """Memory that the encoded rows of all splits take."""
-        return sum(4 * s.num_tokens + 12 * s.num_rows for s in self.splits.values())
-
-
 def prepare(
     data: DataConfig, tell: Callable[[str], None] = lambda _: None, *, require_test: bool = True
-) -> Prepared:
+) -> cache.Prepared:
     """Prepare the data of a configuration, or find it in the cache.
 
     Needs a connected Ray cluster unless the data is in the cache.
@@ -117,7 +51,7 @@ def prepare(
     entry = storage.join(data.cache_dir, "prepared", fingerprint)
     manifest = storage.join(entry, "manifest.json")
     if storage.exists(manifest):
-        return _load(json.loads(storage.read_text(manifest)), from_cache=True)
+        return cache.describe(json.loads(storage.read_text(manifest)), from_cache=True)
     place = storage.join(entry, uuid.uuid4().hex[:12])
     try:
         content = _Preparation(data, source, place, tell).run(fingerprint)
@@ -127,16 +61,7 @@ def prepare(
     except BaseException:
         storage.delete(place)
         raise
-    return _load(content, from_cache=False)
-
-
-def _load(content: Mapping[str, Any], *, from_cache: bool) -> Prepared:
-    def frozen(values: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-
-    splits = {name: Split(**frozen(split)) for name, split in content["splits"].items()}
-    fields = {**frozen(content), "splits": splits, "from_cache": from_cache}
-    return Prepared(**fields)
+    return cache.describe(content, from_cache=False)
 
 
 def _fingerprint(data: DataConfig, source: sources.Source) -> str:
@@ -319,24 +244,6 @@ class _Summary:
         return dict(zip(table["words"].to_pylist(), table["counts"].to_pylist(), strict=True))
 
 
-def read_encoded(place: str) -> EncodedRows:
-    """The rows of one file of a split.
-
-    Raises:
-        DataError: the file is not there or is damaged.
-    """
-    try:
-        table = pq.read_table(pa.BufferReader(storage.read_bytes(place)), use_threads=False)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{place}: damaged; delete its folder to prepare the data again") from error
-    lists = table["ids"].combine_chunks()
-    return EncodedRows(
-        ids=pc.list_flatten(lists).to_numpy(),
-        lengths=pc.list_value_length(lists).to_numpy(),
-        labels=table["label"].to_numpy().astype(np.int64),
-    )
-
-
 def _split(
     written: Sequence[Mapping[str, Any]], place: str, split: int, num_classes: int
 ) -> dict[str, Any]:
@@ -364,57 +271,3 @@ def _check_classes(source: str, train: Mapping[str, Any], classes: Sequence[str]
     if len(classes) - len(missing) < 2 or missing:
         names = ", ".join(map(repr, missing))
         raise DataError(f"{source}: no training row of class {names}")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SharedPart:
-    """A file of a split where every worker can reach it.
-
-    Args:
-        num_rows: rows in it.
-        place: where it is in the cache.
-        ref: its rows in Ray's object store; None: read it from the cache.
-    """
-
-    num_rows: int
-    place: str
-    ref: Any = None
-
-    def load(self) -> EncodedRows:
-        """The rows; those of the object store are shared by all processes of a node."""
-        if self.ref is None:
-            return read_encoded(self.place)
-        import ray
-
-        rows: EncodedRows = ray.get(self.ref)
-        return rows
-
-    def part(self) -> Part:
-        """The part as the batches take it."""
-        return Part(num_rows=self.num_rows, load=self.load)
-
-
-def share(prepared: Prepared, split: str, *, in_store: bool) -> list[SharedPart]:
-    """A split for the workers of a connected cluster.
-
-    Args:
-        prepared: where the data is.
-        split: its name.
-        in_store: put the rows into the object store once, for all.
-    """
-    import ray
-
-    found = prepared.splits[split]
-    return [
-        SharedPart(
-            num_rows=num_rows,
-            place=place,
-            ref=ray.put(read_encoded(place)) if in_store else None,
-        )
-        for place, num_rows in zip(found.files, found.file_rows, strict=True)
-    ]
-
-
-def fits_store(prepared: Prepared, object_store_bytes: int) -> bool:
-    """Whether the encoded rows take no more than a third of the object store."""
-    return prepared.encoded_bytes <= object_store_bytes / 3

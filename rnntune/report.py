@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from rnntune import cluster, dataset
+from rnntune import cache, cluster, dataset
 from rnntune.batching import plan_batches
 from rnntune.config import Config
 from rnntune.progress import Terminal, duration
@@ -45,7 +45,7 @@ def describe(config: Config, terminal: Terminal, *, verbose: bool = False) -> di
     }
 
 
-def _described(split: dataset.Split, classes: tuple[str, ...]) -> dict[str, Any]:
+def _described(split: cache.Split, classes: tuple[str, ...]) -> dict[str, Any]:
     lengths = np.repeat(np.arange(len(split.length_rows)), split.length_rows)
     some = len(lengths) > 0
     return {

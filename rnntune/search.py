@@ -5,33 +5,27 @@ goes on from the journal alone; Ray's own snapshot of an experiment, which holds
 scheduler's rungs nor what came after its last period, is not used.
 """
 
-import contextlib
-import logging
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
 from ray.tune import (
-    Callback,
     CheckpointConfig,
     FailureConfig,
     RunConfig,
-    Stopper,
     Tuner,
     with_parameters,
     with_resources,
 )
 from ray.tune import TuneConfig as RayTuneConfig
 from ray.tune.execution.placement_groups import PlacementGroupFactory
-from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
-from ray.tune.search.search_algorithm import SearchAlgorithm
 
 from rnntune import proposals, storage
 from rnntune.config import Config
+from rnntune.hooks import Proposals, Stop, Witness, settings
 from rnntune.journal import Journal, Trial, best_of
 from rnntune.space import Space
 from rnntune.trial import Job, run_trial
@@ -103,11 +97,11 @@ class Search:
             KeyboardInterrupt: after the trials were told to stop.
         """
         scheduler = self._scheduler()
-        with _settings(self.at_once):
+        with settings(self.at_once):
             tuner = Tuner(
                 with_resources(with_parameters(run_trial, job=job), resources),
                 tune_config=RayTuneConfig(
-                    search_alg=_Proposals(self),
+                    search_alg=Proposals(self),
                     scheduler=scheduler,
                     reuse_actors=job.workers == 1,
                     trial_name_creator=lambda trial: str(trial.trial_id),
@@ -138,8 +132,8 @@ class Search:
             storage_filesystem=filesystem,
             checkpoint_config=CheckpointConfig(num_to_keep=1),
             failure_config=FailureConfig(max_failures=self.config.train.max_failures),
-            callbacks=[_Witness(self)],
-            stop=_Stop(self),
+            callbacks=[Witness(self)],
+            stop=Stop(self),
             verbose=0,
         )
 
@@ -284,129 +278,3 @@ def delete_checkpoints(place: str, trial: Trial) -> None:
 
 def _behind(epoch: int) -> str:
     return f"behind the best after epoch {epoch}"
-
-
-class _Held:
-    """Something of Ray's that holds the search; it is never pickled with it."""
-
-    def __init__(self, search: Search) -> None:
-        super().__init__()
-        self._search: Search | None = search
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_search": None}
-
-
-class _Proposals(_Held, SearchAlgorithm):
-    """Hands trials to Ray Tune, under names of our own that outlive a restart."""
-
-    def add_configurations(self, experiments: Any) -> None:
-        self._experiment = experiments[0] if isinstance(experiments, list) else experiments
-
-    @property
-    def total_samples(self) -> int:
-        assert self._search is not None
-        return self._search.total
-
-    def next_trial(self) -> RayTrial | None:
-        assert self._search is not None
-        found = self._search.next()
-        if found is None:
-            return None
-        trial, places = found
-        spec = self._experiment.spec
-        return RayTrial(
-            trainable_name=spec["run"],
-            config={"number": trial.number, "values": trial.values, "folders": places},
-            checkpoint_config=spec["checkpoint_config"],
-            max_failures=spec["max_failures"],
-            trial_name_creator=spec["trial_name_creator"],
-            trial_dirname_creator=spec["trial_dirname_creator"],
-            storage=spec["storage"],
-            placement_group_factory=spec.get("resources_per_trial"),
-            trial_id=trial.name,
-        )
-
-    def is_finished(self) -> bool:
-        assert self._search is not None
-        return self._finished or self._search.all_started()
-
-
-class _Witness(_Held, Callback):
-    """Tells the search what happens to its trials."""
-
-    def on_trial_result(
-        self,
-        iteration: int,  # noqa: ARG002
-        trials: Any,  # noqa: ARG002
-        trial: RayTrial,
-        result: dict[str, Any],
-        **_: Any,
-    ) -> None:
-        assert self._search is not None
-        self._search.heard(trial.config["number"], result)
-
-    def on_trial_complete(
-        self,
-        iteration: int,  # noqa: ARG002
-        trials: Any,  # noqa: ARG002
-        trial: RayTrial,
-        **_: Any,
-    ) -> None:
-        assert self._search is not None
-        self._search.over(trial.config["number"])
-
-    def on_trial_error(
-        self,
-        iteration: int,  # noqa: ARG002
-        trials: Any,  # noqa: ARG002
-        trial: RayTrial,
-        **_: Any,
-    ) -> None:
-        assert self._search is not None
-        times = trial.num_failures
-        self._search.end(trial.config["number"], "failed", f"its process died {times} times")
-
-    def on_step_end(self, iteration: int, trials: Any, **_: Any) -> None:  # noqa: ARG002
-        assert self._search is not None
-        self._search.tick()
-
-
-class _Stop(_Held, Stopper):
-    """Stops all trials when time is up or the user says so."""
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002
-        return False
-
-    def stop_all(self) -> bool:
-        return self._search is not None and (self._search.stopping or self._search.out_of_time)
-
-
-@contextlib.contextmanager
-def _settings(at_once: int) -> Iterator[None]:
-    """Ray Tune's settings that only the environment holds, for the time of a search."""
-    wanted = {
-        "RAY_CHDIR_TO_TRIAL_DIR": "0",
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-        "TUNE_DISABLE_SIGINT_HANDLER": "1",
-        "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-        "TUNE_GLOBAL_CHECKPOINT_S": "86400",
-        "TUNE_MAX_PENDING_TRIALS_PG": str(at_once),
-        "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    }
-    before = {name: os.environ.get(name) for name in wanted}
-    loggers = [logging.getLogger(name) for name in ("ray.tune", "ray.train", "ray.air")]
-    levels = [logger.level for logger in loggers]
-    os.environ.update(wanted)
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

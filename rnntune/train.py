@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rnntune import cluster, dataset, storage
+from rnntune import cache, cluster, dataset, storage
 from rnntune.config import Config, DataConfig
 from rnntune.errors import ClusterError, RnntuneError, RunError
 from rnntune.probe import probe
@@ -96,7 +96,7 @@ def train(
     return TrainResult(place=folder.place, result=result)
 
 
-def describe_skipped(prepared: dataset.Prepared, terminal: Terminal) -> None:
+def describe_skipped(prepared: cache.Prepared, terminal: Terminal) -> None:
     """Say which rows were left out."""
     if prepared.num_skipped:
         first = f"; the first: {prepared.problems[0]}" if prepared.problems else ""
@@ -105,7 +105,7 @@ def describe_skipped(prepared: dataset.Prepared, terminal: Terminal) -> None:
 
 def make_feed(
     config: Config,
-    prepared: dataset.Prepared,
+    prepared: cache.Prepared,
     terminal: Terminal,
     splits: Sequence[str] = _SPLITS,
 ) -> Feed:
@@ -123,7 +123,7 @@ def make_feed(
     import ray
 
     there = cluster.resources()
-    in_store = dataset.fits_store(prepared, there.object_store_bytes)
+    in_store = cache.fits_store(prepared, there.object_store_bytes)
     if not in_store:
         terminal.line(
             f"encoded data ({prepared.encoded_bytes / 1e6:,.0f} MB) is more than a third of the "
@@ -135,7 +135,7 @@ def make_feed(
         terminal.line(f"word vectors for {found:.1%} of {prepared.num_words:,} words")
         vectors, vector_dim = ray.put(matrix), matrix.shape[1]
     return Feed(
-        parts={name: dataset.share(prepared, name, in_store=in_store) for name in splits},
+        parts={name: cache.share(prepared, name, in_store=in_store) for name in splits},
         classes=prepared.classes,
         num_words=prepared.num_words,
         fingerprint=prepared.fingerprint,
@@ -145,7 +145,7 @@ def make_feed(
 
 
 def _word_vectors(
-    name: str, data: DataConfig, prepared: dataset.Prepared
+    name: str, data: DataConfig, prepared: cache.Prepared
 ) -> tuple[np.ndarray[Any, np.dtype[np.float32]], float]:
     from rnntune import text
 
@@ -301,7 +301,7 @@ class _Follower:
 def finish(
     config: Config,
     folder: RunFolder,
-    prepared: dataset.Prepared,
+    prepared: cache.Prepared,
     feed: Feed,
     outcome: dict[str, Any],
 ) -> dict[str, Any]:
@@ -336,7 +336,7 @@ def best_weights(checkpoint: str) -> bytes:
 def save_model(
     config: Config,
     folder: RunFolder,
-    prepared: dataset.Prepared,
+    prepared: cache.Prepared,
     vector_dim: int,
     weights: bytes,
 ) -> None:

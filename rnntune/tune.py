@@ -2,25 +2,23 @@
 
 import dataclasses
 import functools
-import math
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 import yaml
-from rich.text import Text
 
-from rnntune import cluster, dataset, journal, proposals, space, storage
+from rnntune import cache, cluster, journal, proposals, space, storage
 from rnntune.config import Config
-from rnntune.errors import ClusterError, DataError, RunError
+from rnntune.errors import RunError
 from rnntune.journal import Journal, Trial
 from rnntune.leaderboard import leaderboard, standing, standing_line
+from rnntune.preflight import Plan, make_plan, median_length, place_trials, prepare_all
 from rnntune.progress import Terminal
 from rnntune.run import RunFolder
 from rnntune.train import (
     best_weights,
-    describe_skipped,
     finish,
     fit_workers,
     make_feed,
@@ -29,7 +27,7 @@ from rnntune.train import (
 from rnntune.trial import Job, feed_key, latest_checkpoint
 from rnntune.worker import Feed
 
-__all__ = ["Plan", "TuneResult", "leaderboard", "place_trials", "plan", "tune"]
+__all__ = ["TuneResult", "leaderboard", "plan", "tune"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,59 +47,6 @@ class TuneResult:
     best: Config
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a search will do.
-
-    Args:
-        num_trials: configurations to try.
-        space_size: configurations in the space; None: without end.
-        settings: searched settings and their distributions.
-        at_once: trials that run at the same time.
-        workers: of a trial.
-        resources: of a worker.
-        use_gpu: whether workers train on GPUs.
-        epochs: most epochs of a trial.
-        train_rows: training rows of an epoch.
-        object_store_bytes: memory of the object store that the shared rows take.
-        object_store_total_bytes: what the cluster has of it.
-    """
-
-    num_trials: int
-    space_size: int | None
-    settings: Mapping[str, str]
-    at_once: int
-    workers: int
-    resources: Mapping[str, float]
-    use_gpu: bool
-    epochs: int
-    train_rows: int
-    object_store_bytes: int
-    object_store_total_bytes: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """The plan as plain values."""
-        return {**dataclasses.asdict(self), "settings": dict(self.settings)}
-
-    def table(self) -> Text:
-        """The plan as text for a person."""
-        return Text("\n".join(self.lines()))
-
-    def lines(self) -> list[str]:
-        """The plan, line by line."""
-        size = "without end" if self.space_size is None else f"{self.space_size:,} configurations"
-        each = ", ".join(f"{amount:g} {name}" for name, amount in self.resources.items())
-        workers = f"{self.workers} workers with {each} each" if self.workers > 1 else each
-        return [
-            f"space: {len(self.settings)} settings, {size}",
-            *(f"  {name}: {text}" for name, text in self.settings.items()),
-            f"trials: {self.num_trials}, {self.at_once} at once, {workers} a trial",
-            f"training: at most {self.epochs} epochs of {self.train_rows:,} rows a trial",
-            f"object store: {self.object_store_bytes / 1e6:,.1f} MB of "
-            f"{self.object_store_total_bytes / 1e6:,.0f} MB",
-        ]
-
-
 def plan(config: Config, *, verbose: bool = False, terminal: Terminal | None = None) -> Plan:
     """What `tune` would do with a configuration, without a trial; the data is prepared.
 
@@ -114,7 +59,7 @@ def plan(config: Config, *, verbose: bool = False, terminal: Terminal | None = N
     proposals.check(config.tune, found)
     with cluster.connect(verbose=verbose):
         place_trials(config, cluster.resources())
-        return _plan(config, found, _prepared(config, found, terminal))
+        return make_plan(config, found, prepare_all(config, found, terminal))
 
 
 def tune(
@@ -154,7 +99,7 @@ def tune(
     with cluster.connect(verbose=verbose):
         place_trials(config, cluster.resources())
         connected = time.perf_counter()
-        prepared = _prepared(config, found, terminal)
+        prepared = prepare_all(config, found, terminal)
         if not resume:
             folder.begin(config, overwrite=overwrite)
         session = _Session(config, folder, found, prepared, terminal)
@@ -190,78 +135,6 @@ def _table(config: Config, trials: list[Trial]) -> pd.DataFrame:
     return journal.table(trials, names, config.tune.metric, proposals.mode_of(config.tune))
 
 
-def place_trials(config: Config, there: cluster.Resources) -> tuple[int, bool, dict[str, float]]:
-    """How many trials run at once, whether on GPUs, and the resources of one worker.
-
-    Raises:
-        ClusterError: the cluster cannot hold one trial, with the numbers.
-    """
-    workers = config.tune.workers_per_trial
-    use_gpu = config.train.use_gpu
-    gpu = there.gpus + there.more_gpus > 0 if use_gpu == "auto" else use_gpu
-    resources = {"CPU": 1.0, **({"GPU": 1.0} if gpu else {}), **config.train.resources_per_worker}
-    at_once: float = config.tune.max_concurrent_trials or math.inf
-    more = {"CPU": there.more_cpus, "GPU": there.more_gpus}
-    for name, have in (("CPU", there.cpus), ("GPU", there.gpus)):
-        each = resources.get(name, 0.0)
-        if not each:
-            continue
-        places = int(have / each + 1e-9)
-        if name == "CPU":
-            places = sum(int(cpus / each + 1e-9) for cpus in there.node_cpus)
-        places += int(more[name] / each + 1e-9)
-        if places < workers:
-            raise ClusterError(
-                f"a trial has {workers} workers with {each:g} {name} each and needs "
-                f"{workers * each:g} {name}; the cluster has {have:g} (room for {places} workers)"
-            )
-        at_once = min(at_once, places // workers)
-    at_once = min(at_once, proposals.num_trials(config.tune, space.parse(config)))
-    return int(at_once), gpu, resources
-
-
-def _prepared(
-    config: Config, found: space.Space, terminal: Terminal
-) -> dict[str, dataset.Prepared]:
-    """Prepared data for every choice of the searched `data` settings."""
-    by_key = {}
-    for values in found.finite("data."):
-        changed = config.override(values)
-        prepared = dataset.prepare(changed.data, terminal.line)
-        describe_skipped(prepared, terminal)
-        if not prepared.splits["validation"].num_rows:
-            raise DataError(
-                f"{config.data.source}: no validation rows to compare trials on; "
-                "set data.validation_fraction"
-            )
-        by_key[feed_key(values)] = prepared
-    return by_key
-
-
-def _plan(config: Config, found: space.Space, prepared: dict[str, dataset.Prepared]) -> Plan:
-    there = cluster.resources()
-    at_once, use_gpu, resources = place_trials(config, there)
-    shared = 0
-    for each in prepared.values():
-        splits = [each.splits[name] for name in ("train", "validation")]
-        if dataset.fits_store(each, there.object_store_bytes):
-            shared += sum(4 * s.num_tokens + 12 * s.num_rows for s in splits)
-    first = next(iter(prepared.values()))
-    return Plan(
-        num_trials=proposals.num_trials(config.tune, found),
-        space_size=found.size,
-        settings={d.name: d.describe() for d in found.dimensions},
-        at_once=at_once,
-        workers=config.tune.workers_per_trial,
-        resources=resources,
-        use_gpu=use_gpu,
-        epochs=config.train.epochs,
-        train_rows=first.splits["train"].num_rows,
-        object_store_bytes=shared,
-        object_store_total_bytes=there.object_store_bytes,
-    )
-
-
 class _Session:
     """One attempt at a search, from prepared data to `result.json`."""
 
@@ -270,12 +143,12 @@ class _Session:
         config: Config,
         folder: RunFolder,
         found: space.Space,
-        prepared: dict[str, dataset.Prepared],
+        prepared: dict[str, cache.Prepared],
         terminal: Terminal,
     ) -> None:
         self.config, self.folder, self.space, self.terminal = config, folder, found, terminal
         self.prepared = prepared
-        self.plan = _plan(config, found, prepared)
+        self.plan = make_plan(config, found, prepared)
         self.feeds = self._feeds()
         self.journal = Journal(folder.inside("trials.jsonl"))
         self.metric, self.mode = config.tune.metric, proposals.mode_of(config.tune)
@@ -307,7 +180,7 @@ class _Session:
             config=self.config.to_dict(),
             feeds=self.feeds,
             place=place,
-            text_length=_median_length(next(iter(self.prepared.values()))),
+            text_length=median_length(next(iter(self.prepared.values()))),
             workers=self.plan.workers,
             resources=self.plan.resources,
             use_gpu=self.plan.use_gpu,
@@ -359,7 +232,7 @@ class _Session:
         scored = scored or self._evaluate(chosen, best, prepared)
         return {**scored, **self._counts(best)}
 
-    def _evaluate(self, chosen: Config, best: Trial, prepared: dataset.Prepared) -> dict[str, Any]:
+    def _evaluate(self, chosen: Config, best: Trial, prepared: cache.Prepared) -> dict[str, Any]:
         import torch
         from safetensors.torch import load
 
@@ -379,7 +252,7 @@ class _Session:
         model.load_state_dict(load(weights))
         test = prepared.splits["test"]
         parts = [
-            Part(num_rows=rows, load=functools.partial(dataset.read_encoded, place))
+            Part(num_rows=rows, load=functools.partial(cache.read_encoded, place))
             for place, rows in zip(test.files, test.file_rows, strict=True)
         ]
         batches = scoring_batches(parts, padding=chosen.model.packed)
@@ -401,15 +274,15 @@ class _Session:
             "refit": False,
         }
 
-    def _refit(self, chosen: Config, best: Trial, prepared: dataset.Prepared) -> dict[str, Any]:
+    def _refit(self, chosen: Config, best: Trial, prepared: cache.Prepared) -> dict[str, Any]:
         """Train the best configuration on training plus validation rows."""
         feed = self.feeds[feed_key(best.values)]
         there = cluster.resources()
-        in_store = dataset.fits_store(prepared, there.object_store_bytes)
+        in_store = cache.fits_store(prepared, there.object_store_bytes)
         parts = {
             "train": [*feed.parts["train"], *feed.parts["validation"]],
             "validation": [],
-            "test": dataset.share(prepared, "test", in_store=in_store),
+            "test": cache.share(prepared, "test", in_store=in_store),
         }
         whole = dataclasses.replace(feed, parts=parts)
         self.terminal.line("training the best configuration on training plus validation rows")
@@ -446,13 +319,3 @@ class _Session:
 
 def _data_key(values: Mapping[str, Any]) -> str:
     return feed_key({name: value for name, value in values.items() if name.startswith("data.")})
-
-
-def _median_length(prepared: dataset.Prepared) -> int:
-    rows = prepared.splits["train"].length_rows
-    half, seen = sum(rows) / 2, 0
-    for length, count in enumerate(rows):
-        seen += count
-        if seen >= half:
-            return max(length, 1)
-    return 1

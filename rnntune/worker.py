@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rnntune import cluster, dataset, storage
+from rnntune import cache, cluster, storage
 from rnntune.config import Config, flatten
 from rnntune.epochs import scoring_batches
 from rnntune.errors import RnntuneError
@@ -30,7 +30,7 @@ class Feed:
         vector_dim: their dim; 0: none.
     """
 
-    parts: dict[str, list[dataset.SharedPart]]
+    parts: dict[str, list[cache.SharedPart]]
     classes: tuple[str, ...]
     num_words: int
     fingerprint: str
@@ -196,7 +196,7 @@ def build_model(config: Config, feed: Feed, device: Any) -> Any:
 
 
 def train_batches(
-    config: Config, parts: Sequence[dataset.SharedPart], device: Any, rank: int, world_size: int
+    config: Config, parts: Sequence[cache.SharedPart], device: Any, rank: int, world_size: int
 ) -> Any:
     """One rank's batches of training rows."""
     from rnntune.epochs import TrainBatches

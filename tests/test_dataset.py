@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rnntune import dataset, storage, text
+from rnntune import cache, dataset, storage, text
 from rnntune.config import Config, DataConfig
 from rnntune.errors import DataError
 
@@ -33,11 +33,11 @@ def _data(folder: Path, cache: Path, **settings) -> DataConfig:
     return DataConfig(source=str(folder), cache_dir=str(cache), **settings)
 
 
-def _texts(prepared: dataset.Prepared, split: str) -> list[tuple[int, tuple[int, ...]]]:
+def _texts(prepared: cache.Prepared, split: str) -> list[tuple[int, tuple[int, ...]]]:
     """Label and ids of every row, sorted."""
     found = []
     for file in prepared.splits[split].files:
-        rows = dataset.read_encoded(file)
+        rows = cache.read_encoded(file)
         for start, length, label in zip(rows.starts, rows.lengths, rows.labels, strict=True):
             found.append((int(label), tuple(rows.ids[start : start + length].tolist())))
     return sorted(found)
@@ -220,7 +220,7 @@ def test_a_text_without_a_token_is_one_unknown_word(ray_session, tmp_path):
 
 def test_shared_parts_give_the_same_rows(prepared):
     for in_store in (False, True):
-        parts = dataset.share(prepared, "train", in_store=in_store)
+        parts = cache.share(prepared, "train", in_store=in_store)
         assert all((part.ref is not None) == in_store for part in parts)
         loaded = [part.part().load() for part in parts]
         assert sum(map(len, loaded)) == prepared.splits["train"].num_rows

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from rnntune import journal, storage, tune
+from rnntune import journal, preflight, storage, tune
+from rnntune.cache import SharedPart
 from rnntune.cluster import Resources
 from rnntune.config import Config
-from rnntune.dataset import SharedPart
 from rnntune.errors import ClusterError, ConfigError, RunError
 from rnntune.journal import Journal, Trial
 from rnntune.progress import Terminal
@@ -336,7 +336,7 @@ def cluster_of(node_cpus: tuple[float, ...], gpus: float = 0, more_cpus: float =
 )
 def test_trials_at_once_follow_from_the_cluster(overrides, there, at_once):
     config = Config.load(None, overrides)
-    assert tune.place_trials(config, there)[0] == at_once
+    assert preflight.place_trials(config, there)[0] == at_once
 
 
 @pytest.mark.parametrize(
@@ -348,7 +348,7 @@ def test_trials_at_once_follow_from_the_cluster(overrides, there, at_once):
 )
 def test_a_trial_that_no_node_holds_is_refused(overrides, told):
     with pytest.raises(ClusterError, match=told):
-        tune.place_trials(Config.load(None, overrides), cluster_of((2, 1)))
+        preflight.place_trials(Config.load(None, overrides), cluster_of((2, 1)))
 
 
 def test_a_misspelt_setting_is_refused_before_anything_starts(tiny):

@@ -18,7 +18,7 @@ import time
 import torch
 from torch.nn.functional import cross_entropy
 
-from rnntune import cluster, dataset
+from rnntune import cache, cluster, dataset
 from rnntune.config import Config
 from rnntune.epochs import TrainBatches
 from rnntune.model import Classifier
@@ -43,7 +43,7 @@ def bare(config: Config, num_threads: int) -> float:
     torch.manual_seed(0)
     prepared = dataset.prepare(config.data)
     model = Classifier(config.model, prepared.num_words, len(prepared.classes), sparse=True)
-    parts = [part.part() for part in dataset.share(prepared, "train", in_store=True)]
+    parts = [part.part() for part in cache.share(prepared, "train", in_store=True)]
     batches = TrainBatches(parts, config.batching, seed=0)
     optimizer = Optimizer(model, config.train)
     start = time.perf_counter()
