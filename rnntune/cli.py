@@ -10,16 +10,14 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-import yaml
-
 from rnntune import __version__, storage
-from rnntune.config import Config, Field_, field_docs, flatten
+from rnntune.config import Config, flatten
 from rnntune.errors import ConfigError, RnntuneError
+from rnntune.flags import add_settings, given, unknown
 
 __all__ = ["main"]
 
 _WIDTH = 118
-_EVERYONES = {"data.source": "--data"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args, rest = parser.parse_known_args(argv)
         if args.verb in ("train", "tune", "prepare", "evaluate"):
-            args.overrides = {**_given(args), **_overrides(rest)}
+            args.overrides = {**given(args), **unknown(rest)}
         elif args.verb == "predict" and not any(item.startswith("-") for item in rest):
             args.texts += rest  # argparse ends `TEXT ...` at the first option
         elif rest and args.verb != "submit":
@@ -91,19 +89,19 @@ def _parser() -> tuple[_Parser, dict[str, Any]]:
         return added
 
     prepare = command("prepare", "Prepare data and say what was found.", usage=_usage("prepare"))
-    _add_settings(prepare, ("data", "batching"))
+    add_settings(prepare, ("data", "batching"))
     train = command("train", "Train a classifier.", usage=_usage("train"))
     _add_run(train)
-    _add_settings(train, ("data", "batching", "model", "train"))
+    add_settings(train, ("data", "batching", "model", "train"))
     tune = command("tune", "Search for the best classifier.", usage=_usage("tune"))
     _add_run(tune)
     tune.add_argument("--dry-run", action="store_true", help="say what would be done")
-    _add_settings(tune, ("tune", "data", "batching", "model", "train"))
+    add_settings(tune, ("tune", "data", "batching", "model", "train"))
     evaluate = command("evaluate", "Score a model on labelled rows.")
     evaluate.add_argument("model", metavar="MODEL", help="a model folder or a run folder")
     evaluate.add_argument("--errors", metavar="FILE", help="write the misclassified rows")
     evaluate.add_argument("--workers", type=int, metavar="N", help="processes; default: by size")
-    _add_settings(evaluate, ("data",))
+    add_settings(evaluate, ("data",))
     predict = command("predict", "Classify texts, standard input or files.")
     predict.add_argument("model", metavar="MODEL", help="a model folder or a run folder")
     predict.add_argument("texts", nargs="*", metavar="TEXT", help="texts; none: lines of stdin")
@@ -138,69 +136,6 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         help="go on with a run that was stopped; without RUN the one in --output, if there is one",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the run that is there")
-
-
-def _add_settings(parser: argparse.ArgumentParser, groups: Sequence[str]) -> None:
-    parser.add_argument("--config", metavar="FILE", help="YAML file of settings; flags win")
-    parser.add_argument(
-        "--print_config", action="store_true", help="print all settings as YAML and stop"
-    )
-    for group in groups:
-        section = parser.add_argument_group(group)
-        for setting in field_docs():
-            if setting.name.startswith(f"{group}."):
-                _add_setting(section, setting)
-
-
-def _add_setting(section: argparse._ArgumentGroup, setting: Field_) -> None:
-    names = [f"--{setting.name}"]
-    if setting.name in _EVERYONES:
-        names.insert(0, _EVERYONES[setting.name])
-    default = json.dumps(setting.default) if setting.name != "tune.space" else "see --print_config"
-    section.add_argument(
-        *names,
-        dest=setting.name,
-        default=argparse.SUPPRESS,
-        metavar="X",
-        help=f"{setting.doc} [{default}]".replace("%", "%%"),
-    )
-
-
-def _given(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings among the arguments, as dotted names."""
-    settings = {field.name: field for field in field_docs()}
-    found = {name: _value(settings[name], text) for name, text in vars(args).items() if "." in name}
-    if getattr(args, "output", None):
-        found["output"] = args.output
-    return found
-
-
-def _overrides(rest: Sequence[str]) -> dict[str, Any]:
-    """Arguments that no command knows: misspelt settings, which the configuration refuses."""
-    found: dict[str, Any] = {}
-    left = list(rest)
-    while left:
-        name, mark, value = left.pop(0).partition("=")
-        if not name.startswith("--") or "." not in name:
-            raise ConfigError(f"unknown argument {name}")
-        if not mark and left:
-            value = left.pop(0)
-        found[name.removeprefix("--")] = value
-    return found
-
-
-def _value(setting: Field_, text: str) -> Any:
-    if isinstance(setting.default, list) and not text.startswith("["):
-        return text.split(",")
-    if isinstance(setting.default, str) and text.startswith(("*", "&", "!", "%", "@", "`")):
-        return text
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    keep = isinstance(value, str | int | float | bool | list | dict | None)
-    is_text = isinstance(setting.default, str) and not isinstance(value, bool)
-    return text if is_text or not keep else value
 
 
 def _config(args: argparse.Namespace) -> Config:

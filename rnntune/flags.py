@@ -1,0 +1,79 @@
+"""Settings as flags of a command line."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from rnntune.config import Field_, field_docs
+from rnntune.errors import ConfigError
+
+__all__ = ["add_settings", "given", "unknown"]
+
+_EVERYONES = {"data.source": "--data"}
+
+
+def add_settings(parser: argparse.ArgumentParser, groups: Sequence[str]) -> None:
+    """Give a command a flag for each setting of some groups, and a file of settings."""
+    parser.add_argument("--config", metavar="FILE", help="YAML file of settings; flags win")
+    parser.add_argument(
+        "--print_config", action="store_true", help="print all settings as YAML and stop"
+    )
+    for group in groups:
+        section = parser.add_argument_group(group)
+        for setting in field_docs():
+            if setting.name.startswith(f"{group}."):
+                _add_setting(section, setting)
+
+
+def _add_setting(section: argparse._ArgumentGroup, setting: Field_) -> None:
+    names = [f"--{setting.name}"]
+    if setting.name in _EVERYONES:
+        names.insert(0, _EVERYONES[setting.name])
+    default = json.dumps(setting.default) if setting.name != "tune.space" else "see --print_config"
+    section.add_argument(
+        *names,
+        dest=setting.name,
+        default=argparse.SUPPRESS,
+        metavar="X",
+        help=f"{setting.doc} [{default}]".replace("%", "%%"),
+    )
+
+
+def given(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings among the arguments, as dotted names."""
+    settings = {field.name: field for field in field_docs()}
+    found = {name: _value(settings[name], text) for name, text in vars(args).items() if "." in name}
+    if getattr(args, "output", None):
+        found["output"] = args.output
+    return found
+
+
+def unknown(rest: Sequence[str]) -> dict[str, Any]:
+    """Arguments that no command knows: misspelt settings, which the configuration refuses."""
+    found: dict[str, Any] = {}
+    left = list(rest)
+    while left:
+        name, mark, value = left.pop(0).partition("=")
+        if not name.startswith("--") or "." not in name:
+            raise ConfigError(f"unknown argument {name}")
+        if not mark and left:
+            value = left.pop(0)
+        found[name.removeprefix("--")] = value
+    return found
+
+
+def _value(setting: Field_, text: str) -> Any:
+    if isinstance(setting.default, list) and not text.startswith("["):
+        return text.split(",")
+    if isinstance(setting.default, str) and text.startswith(("*", "&", "!", "%", "@", "`")):
+        return text
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    keep = isinstance(value, str | int | float | bool | list | dict | None)
+    is_text = isinstance(setting.default, str) and not isinstance(value, bool)
+    return text if is_text or not keep else value
