@@ -145,8 +145,8 @@ class TrainConfig:
     """Part of the target spread over all classes."""
     gradient_clip: NonNegative = 1.0
     """Largest norm of the gradient without the embedding; 0: off."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the forward pass."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the forward pass; 'auto': bf16 for large LSTMs on CPUs made for it."""
     patience: Natural = 0
     """Epochs without a better validation accuracy before training stops; 0: off."""
     seed: Natural = 0

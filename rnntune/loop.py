@@ -6,9 +6,12 @@ rank at the same step). What is random follows from (seed, step, rank), so that 
 on from a checkpoint draws what an uninterrupted one would have drawn.
 """
 
+import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -20,12 +23,13 @@ from torchmetrics.functional.classification import multiclass_f1_score
 
 from rnntune.batching import Batch
 from rnntune.checkpoint import Snapshot, State
-from rnntune.config import TrainConfig
+from rnntune.config import ModelConfig, TrainConfig
 from rnntune.epochs import TrainBatches
 from rnntune.errors import RnntuneError
+from rnntune.model import Classifier
 from rnntune.optim import Optimizer
 
-__all__ = ["DivergedError", "Event", "Scores", "evaluate", "fit", "score"]
+__all__ = ["DivergedError", "Event", "Scores", "evaluate", "fit", "score", "uses_bf16"]
 
 _PROGRESS_S = 0.5
 
@@ -65,7 +69,7 @@ class Scores:
 
 
 def fit(
-    model: nn.Module,
+    model: Classifier,
     batches: TrainBatches,
     validation: Callable[[], Iterable[Batch]] | None,
     config: TrainConfig,
@@ -113,7 +117,7 @@ def fit(
 class _Run:
     def __init__(
         self,
-        model: nn.Module,
+        model: Classifier,
         batches: TrainBatches,
         config: TrainConfig,
         device: torch.device,
@@ -128,6 +132,7 @@ class _Run:
         self.optimizer = Optimizer(model, config)
         self.state = State()
         self.best: dict[str, torch.Tensor] | None = None
+        self._bf16 = uses_bf16(config, model.config, device)
         self._here = torch.zeros(2, dtype=torch.float64, device=device)  # loss, correct: this rank
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -181,8 +186,7 @@ class _Run:
         state, config = self.state, self.config
         seed = np.random.SeedSequence([config.seed, state.step, self.rank]).generate_state(1)[0]
         torch.manual_seed(int(seed))
-        bf16 = config.precision == "bf16"
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bf16):
             logits = self.net(batch.ids, batch.lengths, uniform=batch.uniform)  # (batch, classes)
         loss = cross_entropy(
             logits, batch.labels, reduction="sum", label_smoothing=config.label_smoothing
@@ -259,6 +263,26 @@ class _Run:
         self, kind: Literal["progress", "checkpoint", "epoch"], metrics: Mapping[str, Any]
     ) -> Event:
         return Event(kind=kind, metrics=metrics, snapshot=self.snapshot)
+
+
+def uses_bf16(train: TrainConfig, model: ModelConfig, device: torch.device) -> bool:
+    """Whether the forward pass in training is done in bf16.
+
+    Measured on a CPU with AVX512-BF16, one thread, batch 64, bf16 against fp32: 1.3 of the
+    rows/s for an LSTM of hidden size 64, 1.8 at 128, 2.0 at 256. Elsewhere nothing is known.
+    """
+    if train.precision != "auto":
+        return train.precision == "bf16"
+    large = model.cell == "lstm" and model.hidden_size >= 128
+    return large and device.type == "cpu" and _multiplies_bf16()
+
+
+@functools.cache
+def _multiplies_bf16() -> bool:
+    """Whether this CPU has instructions for products of bf16."""
+    with contextlib.suppress(OSError):
+        return "avx512_bf16" in Path("/proc/cpuinfo").read_text()
+    return False
 
 
 def score(model: nn.Module, batches: Iterable[Batch], device: torch.device) -> Iterator[Scores]:

@@ -215,3 +215,21 @@ def _alone_over_pairs_of_batches():
         if score > best_score:
             best, best_score = {k: v.clone() for k, v in model.state_dict().items()}, score
     return best, steps
+
+
+@pytest.mark.parametrize(
+    ("precision", "cell", "hidden_size", "native", "expected"),
+    [
+        ("bf16", "gru", 8, False, True),
+        ("fp32", "lstm", 256, True, False),
+        ("auto", "lstm", 128, True, True),
+        ("auto", "lstm", 64, True, False),
+        ("auto", "gru", 128, True, False),
+        ("auto", "lstm", 128, False, False),
+    ],
+)
+def test_bf16_where_it_was_seen_to_pay(monkeypatch, precision, cell, hidden_size, native, expected):
+    monkeypatch.setattr(loop, "_multiplies_bf16", lambda: native)
+    model = ModelConfig(cell=cell, hidden_size=hidden_size)
+    device = torch.device("cpu")
+    assert loop.uses_bf16(TrainConfig(precision=precision), model, device) == expected

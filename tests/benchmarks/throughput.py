@@ -8,6 +8,7 @@ Prints a JSON line.
 
 import argparse
 import json
+import os
 import pathlib
 import statistics
 import subprocess
@@ -70,7 +71,7 @@ def main() -> None:
     parser.add_argument("--baseline", type=pathlib.Path)
     parser.add_argument("--baseline-rows", type=int, default=6400)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     args = parser.parse_args()
     config = Config.load(None, {"data.source": args.data, **LSTM})
     rates: dict[str, list[float]] = {"train": [], "bare": [], "two_workers": [], "notebook": []}
