@@ -61,6 +61,8 @@ def connect(
     address = os.environ.get("RAY_ADDRESS") or None
     local: dict[str, Any] = {}
     if address is None:
+        # Ray would run workers at 15, and whatever else runs on the machine would stall them.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         local = {
             "address": "local",
             "include_dashboard": False,

@@ -162,13 +162,15 @@ class _Worker:
 def num_threads(hidden_size: int) -> int:
     """Threads for a worker's matrix products: its CPUs, as far as small products gain by them.
 
-    Measured on 2 cores, batch 64, two threads against one: 1.28 of the rows/s at hidden size
-    32, 1.27 at 64, 1.64 at 128; with a busy neighbour on one of the cores 0.93 at 64.
+    Measured on 2 cores, batch 64, two threads against one: no gain inside a Ray worker at
+    hidden size 32, 1.27 of the rows/s at 64, 1.64 at 128; with a busy neighbour on one of the
+    cores 0.93 at 64.
     """
     import ray
 
     assigned = int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1))
-    return max(1, min(assigned, 2 if hidden_size < 128 else 8))
+    most = 1 if hidden_size < 64 else 2 if hidden_size < 128 else 8
+    return max(1, min(assigned, most))
 
 
 def build_model(config: Config, feed: Feed, device: Any) -> Any:

@@ -8,7 +8,6 @@ Prints a JSON line.
 
 import argparse
 import json
-import os
 import pathlib
 import statistics
 import subprocess
@@ -69,9 +68,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("data")
     parser.add_argument("--baseline", type=pathlib.Path)
-    parser.add_argument("--baseline-rows", type=int, default=6400)
+    parser.add_argument("--baseline-rows", type=int)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     config = Config.load(None, {"data.source": args.data, **LSTM})
     rates: dict[str, list[float]] = {"train": [], "bare": [], "two_workers": [], "notebook": []}
@@ -83,7 +82,7 @@ def main() -> None:
             rates["two_workers"].append(two["train_rows_per_s"])
             if args.baseline:
                 command = [sys.executable, str(args.baseline), args.data, "--model", "packed"]
-                command += ["--rows", str(args.baseline_rows)]
+                command += ["--rows", str(args.baseline_rows)] if args.baseline_rows else []
                 printed = subprocess.run(command, check=True, capture_output=True, text=True)
                 rates["notebook"].append(json.loads(printed.stdout)["rows_per_s"])
     median = {name: statistics.median(values) for name, values in rates.items() if values}
