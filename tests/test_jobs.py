@@ -71,7 +71,7 @@ def test_only_the_search_has_a_tune_section():
         if "tune" in yaml.safe_load((ROOT / f"jobs/{name}.yaml").read_text())
     }
     assert with_section == {"tune"}
-    assert Config.load(str(ROOT / "jobs/tune.yaml")).tune.time_budget_s == 1800
+    assert Config.load(str(ROOT / "jobs/tune.yaml")).tune.time_budget_s <= 1800
 
 
 @pytest.fixture(scope="module")
