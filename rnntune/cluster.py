@@ -151,8 +151,9 @@ class Resources:
         nodes: live nodes.
         object_store_bytes: memory of all object stores.
         node_cpus: CPUs of each node, the largest first.
-        more_cpus: CPUs of the nodes that an autoscaler may add.
+        more_cpus: CPUs of the nodes that an autoscaler may add, where it tells.
         more_gpus: GPUs of those nodes.
+        autoscales: whether an autoscaler adds nodes for what waits.
     """
 
     cpus: float
@@ -162,6 +163,7 @@ class Resources:
     node_cpus: tuple[float, ...]
     more_cpus: float = 0.0
     more_gpus: float = 0.0
+    autoscales: bool = False
 
 
 def resources() -> Resources:
@@ -184,7 +186,23 @@ def resources() -> Resources:
         node_cpus=tuple(node_cpus),
         more_cpus=max(0.0, most.get("CPU", 0.0) - total.get("CPU", 0.0)),
         more_gpus=max(0.0, most.get("GPU", 0.0) - total.get("GPU", 0.0)),
+        autoscales=_autoscales(),
     )
+
+
+def _autoscales() -> bool:
+    """Whether the second version of Ray's autoscaler answers; it does not tell how far it goes.
+
+    Source: `ray.autoscaler.v2.sdk.get_cluster_status`, which reads the same reply.
+    """
+    from ray._private import worker
+    from ray.core.generated import autoscaler_pb2
+
+    messages: Any = autoscaler_pb2
+    driver: Any = worker.global_worker
+    reply = messages.GetClusterStatusReply()
+    reply.ParseFromString(driver.gcs_client.get_cluster_status())
+    return bool(reply.autoscaling_state.autoscaler_state_version > 0)
 
 
 class Board:

@@ -73,6 +73,8 @@ class Plan:
 def place_trials(config: Config, there: cluster.Resources) -> tuple[int, bool, dict[str, float]]:
     """How many trials run at once, whether on GPUs, and the resources of one worker.
 
+    An autoscaler is asked for as many as `tune.max_concurrent_trials` says.
+
     Raises:
         ClusterError: the cluster cannot hold one trial, with the numbers.
     """
@@ -90,12 +92,14 @@ def place_trials(config: Config, there: cluster.Resources) -> tuple[int, bool, d
         if name == "CPU":
             places = sum(int(cpus / each + 1e-9) for cpus in there.node_cpus)
         places += int(more[name] / each + 1e-9)
-        if places < workers:
+        if there.autoscales and config.tune.max_concurrent_trials:
+            continue
+        if places < workers and not there.autoscales:
             raise ClusterError(
                 f"a trial has {workers} workers with {each:g} {name} each and needs "
                 f"{workers * each:g} {name}; the cluster has {have:g} (room for {places} workers)"
             )
-        at_once = min(at_once, places // workers)
+        at_once = min(at_once, max(1, places // workers))
     at_once = min(at_once, proposals.num_trials(config.tune, space.parse(config)))
     return int(at_once), gpu, resources
 

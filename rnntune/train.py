@@ -172,7 +172,8 @@ def scaling(config: Config, there: cluster.Resources) -> tuple[bool, dict[str, f
             resources["GPU"] = 1.0
     for name, have in (("CPU", there.cpus), ("GPU", there.gpus)):
         need = least * resources.get(name, 0)
-        if need > have + (there.more_cpus if name == "CPU" else there.more_gpus):
+        more = there.more_cpus if name == "CPU" else there.more_gpus
+        if need > have + more and not there.autoscales:
             raise ClusterError(
                 f"{least} workers with {resources.get(name, 0):g} {name} each need {need:g}, "
                 f"the cluster has {have:g}"

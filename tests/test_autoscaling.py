@@ -40,6 +40,8 @@ def run_on(head, *command):
     return done.stdout
 
 
+LONG = {"batching__batch_rows": 8, "train__epochs": 6}  # a node needs some seconds to come
+
 PLACEMENT_GROUP = """
 import ray
 from ray.util.placement_group import placement_group
@@ -79,8 +81,9 @@ def test_a_search_asks_for_nodes_and_gives_them_back(autoscaling_head, tmp_path)
     wait_until(lambda: num_nodes(head) == 1, timeout_s=60)
     space = "{model.hidden_size: {choice: [8, 12, 16]}}"
     search = {"tune__space": space, "tune__num_trials": 6, "tune__scheduler": "none"}
+    search["tune__max_concurrent_trials"] = 3
     where = [f"--output={tmp_path}/search", f"--data.cache_dir={tmp_path}/cache", "--json"]
-    arguments = [*tiny(**search, train__epochs=3), *where]
+    arguments = [*tiny(**search, **LONG), *where]
     run = rnntune("tune", *arguments, RAY_ADDRESS=head.address, RAY_AUTH_MODE="disabled")
     most = 1
     try:

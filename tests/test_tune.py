@@ -310,7 +310,9 @@ def test_a_plan_too_large_for_the_cluster_is_refused_with_the_numbers(searched, 
         tune.tune(searched(tune__workers_per_trial=3))
 
 
-def cluster_of(node_cpus: tuple[float, ...], gpus: float = 0, more_cpus: float = 0) -> Resources:
+def cluster_of(
+    node_cpus: tuple[float, ...], gpus: float = 0, more_cpus: float = 0, autoscales: bool = False
+) -> Resources:
     return Resources(
         cpus=sum(node_cpus),
         gpus=gpus,
@@ -318,6 +320,7 @@ def cluster_of(node_cpus: tuple[float, ...], gpus: float = 0, more_cpus: float =
         object_store_bytes=10**9,
         node_cpus=node_cpus,
         more_cpus=more_cpus,
+        autoscales=autoscales,
     )
 
 
@@ -326,6 +329,8 @@ def cluster_of(node_cpus: tuple[float, ...], gpus: float = 0, more_cpus: float =
     [
         ({}, cluster_of((2, 2)), 4),
         ({}, cluster_of((1,), more_cpus=4), 5),
+        ({"tune.max_concurrent_trials": 5}, cluster_of((1,), autoscales=True), 5),
+        ({"train.resources_per_worker": {"CPU": 4}}, cluster_of((1,), autoscales=True), 1),
         ({"tune.num_trials": 3}, cluster_of((8,)), 3),
         ({"tune.max_concurrent_trials": 2}, cluster_of((8,)), 2),
         ({"train.resources_per_worker": {"CPU": 3}}, cluster_of((8, 2)), 2),
