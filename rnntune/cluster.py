@@ -79,7 +79,7 @@ def connect(
                     warnings.simplefilter("ignore")
                 ray.init(logging_level=level, log_to_driver=verbose, **local)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            reason = str(error).strip().split("\n", 1)[0]
+            reason = ClusterError.reason(error)
             if "InvalidAuthToken" in said():
                 reason = "it refused the token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
             where = address or "this machine"

@@ -196,7 +196,7 @@ def users_error(error: BaseException) -> BaseException:
     while inner is not None:
         cause = getattr(inner, "cause", None)
         if isinstance(cause, RnntuneError):
-            return DataError(str(cause).split("\n", 1)[0])
+            return DataError(RnntuneError.reason(cause))
         inner = inner.__cause__ or (cause if isinstance(cause, BaseException) else None)
     return error
 

@@ -162,8 +162,7 @@ def _reason(error: requests.RequestException) -> str:
     while cause.args and isinstance(cause.args[-1], BaseException):
         cause = cause.args[-1]
     cause = getattr(cause, "reason", None) or cause
-    reason = str(cause).strip().split("\n", 1)[0]
-    return reason.rpartition(">: ")[2] or type(error).__name__
+    return DataError.reason(cause).rpartition(">: ")[2] or type(error).__name__
 
 
 def _md5(file: Path) -> str:

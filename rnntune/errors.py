@@ -15,6 +15,11 @@ __all__ = ["ClusterError", "ConfigError", "DataError", "RnntuneError", "RunError
 class RnntuneError(ValueError):
     """A mistake that the user can mend; its message is one clear line."""
 
+    @staticmethod
+    def reason(error: object) -> str:
+        """What an error of another library says, as far as it fits into our line."""
+        return str(error).strip().split("\n", 1)[0]
+
 
 class ConfigError(RnntuneError):
     """A key or value of the configuration is not valid."""

@@ -55,7 +55,7 @@ def form_of(file: str, form: Literal["auto", "ag_news", "csv", "jsonl", "parquet
         with open_lines(file) as lines:
             fields, _ = next(iter(CsvRecords(lines)), ([], None))
     except OSError as error:
-        raise DataError(f"{file}: cannot be read: {_first_line(error)}") from error
+        raise DataError(f"{file}: cannot be read: {RnntuneError.reason(error)}") from error
     if not fields:
         return "csv"
     num_classes = len(class_names(file) or AG_NEWS_CLASSES)
@@ -112,7 +112,7 @@ def digest_of(file: str) -> list[Any]:
             while chunk := stream.read(1 << 20):
                 digest.update(chunk)
     except OSError as error:
-        raise DataError(f"{file}: cannot be read: {_first_line(error)}") from error
+        raise DataError(f"{file}: cannot be read: {RnntuneError.reason(error)}") from error
     return [PurePosixPath(file).name, digest.hexdigest()]
 
 
@@ -175,12 +175,8 @@ def _info(place: str) -> fs.FileInfo:
         filesystem, path = storage.locate(place)
         return filesystem.get_file_info(path)
     except (OSError, RnntuneError) as error:
-        raise DataError(f"{place}: {_first_line(error)}") from error
+        raise DataError(f"{place}: {RnntuneError.reason(error)}") from error
 
 
 def _is_folder(place: str) -> bool:
     return bool(_info(place).type == fs.FileType.Directory)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]

@@ -140,8 +140,8 @@ def _serialized(block: dict[str, Any], rows: pa.Table, format: str) -> tuple[byt
             return _jsonl(rows), b""
         return _parquet(rows), rows.schema.serialize().to_pybytes()
     except (pa.ArrowException, UnicodeError) as error:
-        reason = str(error).strip().split("\n", 1)[0]
-        raise DataError(f"{block['file']}: cannot be written as {format}: {reason}") from error
+        told = f"{block['file']}: cannot be written as {format}: {DataError.reason(error)}"
+        raise DataError(told) from error
 
 
 def _parquet(rows: pa.Table) -> bytes:
@@ -176,10 +176,9 @@ def give_one_schema(place: str, parts: Sequence[dict[str, Any]]) -> None:
     try:
         common = pa.unify_schemas(schemas, promote_options="permissive")
     except pa.ArrowException as error:
-        reason = str(error).strip().split("\n", 1)[0]
         raise DataError(
             f"{' and '.join(dict.fromkeys(found.values()))}: columns do not fit together "
-            f"({reason}); write jsonl instead"
+            f"({DataError.reason(error)}); write jsonl instead"
         ) from error
     for part in parts:
         if pa.ipc.read_schema(pa.py_buffer(part["schema"])) != common:

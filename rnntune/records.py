@@ -101,8 +101,7 @@ def _guarded(file: str, items: Iterable[Any]) -> Iterator[Any]:
     except RnntuneError as error:
         raise DataError(str(error)) from error
     except (OSError, UnicodeError, pa.ArrowException) as error:
-        reason = str(error).strip().split("\n", 1)[0]
-        raise DataError(f"{file}: cannot be read: {reason}") from error
+        raise DataError(f"{file}: cannot be read: {RnntuneError.reason(error)}") from error
 
 
 def _columns_of_rows(file: str, form: Form) -> Iterator[tuple[pa.Array, pa.Array, pa.Array]]:

@@ -51,7 +51,7 @@ def locate(place: str) -> tuple[fs.FileSystem, str]:
     try:
         return _remote(place)
     except (ValueError, OSError) as error:
-        raise StorageError(f"cannot open {place}: {_first_line(error)}") from error
+        raise StorageError(f"cannot open {place}: {RnntuneError.reason(error)}") from error
 
 
 def _remote(place: str) -> tuple[fs.FileSystem, str]:
@@ -172,8 +172,4 @@ def _guarded(place: str, call: Callable[..., Any], *args: Any) -> Any:
     try:
         return call(*args)
     except OSError as error:
-        raise StorageError(f"{place}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]
+        raise StorageError(f"{place}: {RnntuneError.reason(error)}") from error

@@ -212,8 +212,8 @@ def _torchtext_vectors(
     try:
         vectors = GloVe(name=corpus, dim=dim, cache=str(Path(cache_dir) / "vectors"))
     except (OSError, RuntimeError, KeyError, ValueError) as error:
-        reason = str(error).split("\n", 1)[0]
-        raise DataError(f"cannot load word vectors glove.{corpus}.{dim}d: {reason}") from error
+        name = f"glove.{corpus}.{dim}d"
+        raise DataError(f"cannot load word vectors {name}: {DataError.reason(error)}") from error
     matrix: npt.NDArray[np.float32] = vectors.get_vecs_by_tokens(list(words)).numpy()
     return matrix
 
