@@ -1,6 +1,7 @@
 """One Ray cluster and one cache for the whole session: starting Ray is the slowest thing here."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,10 @@ from rnntune.config import Config
 from rnntune.train import TrainResult, train
 
 torch.set_num_threads(1)  # the models are tiny, and Ray's workers want the other cores
+
+# A shell ignores Ctrl-C for what it starts in the background, and every process started from there
+# would; some tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("noisy", deadline=None)
 settings.load_profile("noisy")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from clusters import ray_head, wait_until
+from clusters import ROOT, end, ended, ray_head, rnntune, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +22,6 @@ from rnntune.submit import job_logs, list_jobs, parse_overrides, run, run_jobs, 
 # Ray's client opens its web socket in a way that aiohttp has begun to warn of.
 pytestmark = pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning")
 
-ROOT = Path(__file__).parents[1]
 SMOKE = str(ROOT / "jobs/smoke.yaml")
 OUTPUT = {"output": "/shared/run"}
 
@@ -328,18 +327,14 @@ import sys
 from rnntune.submit import submit
 sys.exit(submit({SMOKE!r}, {OUTPUT}, address={head!r}, _command="echo begun; sleep 600"))
 """
-    with subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    process = rnntune(program=("-c", code))
+    try:
         assert any(line == "begun\n" for line in process.stdout)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = ended(process, status=130, timeout_s=30)
+    finally:
+        end(process)
     job = list_jobs(address=head)[0]
-    assert process.returncode == 130
     assert f"{job.id} goes on without you\nlog: rnntune jobs logs {job.id}" in err
     assert "Traceback" not in err
     assert job.status == "RUNNING"
