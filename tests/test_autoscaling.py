@@ -4,12 +4,10 @@ import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-from clusters import end, ended, num_nodes, ray_head, rnntune, tiny, wait_until
+from clusters import ROOT, end, ended, num_nodes, ray_head, rnntune, tiny, wait_until
 
-ROOT = Path(__file__).parents[1]
 FAKE_HEAD_ID = "f" * 51 + "00000"
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from clusters import ROOT
 
-ROOT = Path(__file__).parents[1]
 WORLD = "0.0.0.0/0"
 
 

@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from clusters import ROOT
 
 from rnntune.config import Config
 from rnntune.submit import parse_overrides
 
-ROOT = Path(__file__).parents[1]
 JOBS = sorted(
     file
     for file in [*(ROOT / "jobs").glob("*.yaml"), *(ROOT / "jobs/lesson").glob("*.yaml")]
