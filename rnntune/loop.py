@@ -29,7 +29,8 @@ from rnntune.errors import RnntuneError
 from rnntune.model import Classifier
 from rnntune.optim import Optimizer
 
-__all__ = ["DivergedError", "Event", "Scores", "evaluate", "fit", "score", "uses_bf16"]
+__all__ = ["DivergedError", "Event", "Scores", "evaluate", "fit", "is_complete", "score"]
+__all__ += ["uses_bf16"]
 
 _PROGRESS_S = 0.5
 
@@ -106,12 +107,22 @@ def fit(
     run = _Run(model, batches, config, device, report, dict(identity or {}), metric)
     if resume is not None:
         run.restore(resume)
-    while run.state.epoch < config.epochs and not run.out_of_patience():
+    while not is_complete(config, run.state):
         run.train_epoch()
         run.finish_epoch(validation)
     if run.best is not None:
         model.load_state_dict(run.best)
     return run.state
+
+
+def is_complete(config: TrainConfig, state: State) -> bool:
+    """Whether no epoch is left: all are done, or as many as `patience` brought nothing better."""
+    patient = not config.patience or _epochs_since_best(state) < config.patience
+    return state.epoch >= config.epochs or not patient
+
+
+def _epochs_since_best(state: State) -> int:
+    return state.epoch - state.best_epoch if state.best_epoch else 0
 
 
 class _Run:
@@ -147,7 +158,7 @@ class _Run:
         return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
     def snapshot(self) -> Snapshot:
-        at_best = self.state.position == 0 and self._epochs_since_best() == 0
+        at_best = self.state.position == 0 and _epochs_since_best(self.state) == 0
         return Snapshot(
             state=self.state,
             model=self.model.state_dict(),
@@ -155,12 +166,6 @@ class _Run:
             best=None if at_best else self.best,
             identity=self.identity,
         )
-
-    def out_of_patience(self) -> bool:
-        return bool(self.config.patience) and self._epochs_since_best() >= self.config.patience
-
-    def _epochs_since_best(self) -> int:
-        return self.state.epoch - self.state.best_epoch if self.state.best_epoch else 0
 
     def train_epoch(self) -> None:
         state, config = self.state, self.config

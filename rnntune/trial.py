@@ -28,7 +28,7 @@ from rnntune import storage
 from rnntune.config import Config, flatten
 from rnntune.epochs import scoring_batches
 from rnntune.errors import RnntuneError, RunError
-from rnntune.worker import Feed, build_model, train_batches
+from rnntune.worker import Feed, build_model, num_threads, train_batches
 
 __all__ = ["Job", "feed_key", "latest_checkpoint", "rows_of", "run_trial"]
 
@@ -160,8 +160,7 @@ def _run_here(config: Config, settings: dict[str, Any], job: Job, log: _Log) -> 
     import ray.tune
     import torch
 
-    cpus = max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
-    torch.set_num_threads(cpus)
+    torch.set_num_threads(num_threads(config.model.hidden_size))
     device = torch.device("cuda" if job.use_gpu and torch.cuda.is_available() else "cpu")
     model, size = _measured_model(config, settings["values"], job, device)
     checkpoint = ray.tune.get_checkpoint()
@@ -208,20 +207,17 @@ def _fit(
         print(json.dumps({"went_on_after_epoch": resume.state.epoch}))
         for metrics in resume.state.history:  # the search may have been killed before it heard
             report({**metrics, "complete": False}, None)
-        state = resume.state
-        if state.epoch >= config.train.epochs or _out_of_patience(config, state):
-            report({**state.history[-1], "complete": True}, None)
+        if loop.is_complete(config.train, resume.state):
+            report({**resume.state.history[-1], "complete": True}, None)
             return
 
     def listen(event: Any) -> None:
         if event.kind != "epoch":
             return
         snapshot = event.snapshot()
-        complete = snapshot.state.epoch >= config.train.epochs
-        complete = complete or _out_of_patience(config, snapshot.state)
         told = {
             **event.metrics,
-            "complete": complete,
+            "complete": loop.is_complete(config.train, snapshot.state),
             "first_step_at": begun,
             "padding_fraction": batches.padded_cells / max(batches.cells, 1),
         }
@@ -241,11 +237,6 @@ def _fit(
         resume=resume,
         metric=config.tune.metric,
     )
-
-
-def _out_of_patience(config: Config, state: Any) -> bool:
-    patience = config.train.patience
-    return bool(patience) and state.epoch - state.best_epoch >= patience
 
 
 def rows_of(job: Job, values: Mapping[str, Any]) -> Feed:
@@ -401,8 +392,7 @@ def _work(settings: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
     device = ray.train.torch.get_device()
-    cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
-    torch.set_num_threads(max(1, int(cpus)))
+    torch.set_num_threads(num_threads(config.model.hidden_size))
     torch.manual_seed(config.train.seed)
     model = build_model(config, rows_of(job, settings["values"]), device)
 
