@@ -41,6 +41,11 @@ class Split:
     class_rows: tuple[int, ...]
     length_rows: tuple[int, ...]
 
+    @property
+    def encoded_bytes(self) -> int:
+        """Memory that the encoded rows take."""
+        return 4 * self.num_tokens + 12 * self.num_rows
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prepared:
@@ -77,7 +82,7 @@ class Prepared:
     @property
     def encoded_bytes(self) -> int:
         """Memory that the encoded rows of all splits take."""
-        return sum(4 * s.num_tokens + 12 * s.num_rows for s in self.splits.values())
+        return sum(split.encoded_bytes for split in self.splits.values())
 
 
 def describe(content: Mapping[str, Any], *, from_cache: bool) -> Prepared:

@@ -23,6 +23,12 @@ class _Held:
         super().__init__()
         self._search: Search | None = search
 
+    @property
+    def search(self) -> "Search":
+        """The search; only in the process that runs it."""
+        assert self._search is not None
+        return self._search
+
     def __getstate__(self) -> dict[str, Any]:
         return {"_search": None}
 
@@ -37,13 +43,11 @@ class Proposals(_Held, SearchAlgorithm):
     @property
     def total_samples(self) -> int:
         """Trials of the search."""
-        assert self._search is not None
-        return self._search.total
+        return self.search.total
 
     def next_trial(self) -> RayTrial | None:
         """The trial to start now; None: none yet."""
-        assert self._search is not None
-        found = self._search.next()
+        found = self.search.next()
         if found is None:
             return None
         trial, places = found
@@ -62,8 +66,7 @@ class Proposals(_Held, SearchAlgorithm):
 
     def is_finished(self) -> bool:
         """Whether no trial is left to start."""
-        assert self._search is not None
-        return self._finished or self._search.all_started()
+        return self._finished or self.search.all_started()
 
 
 class Witness(_Held, Callback):
@@ -78,8 +81,7 @@ class Witness(_Held, Callback):
         **_: Any,
     ) -> None:
         """A trial reported."""
-        assert self._search is not None
-        self._search.heard(trial.config["number"], result)
+        self.search.heard(trial.config["number"], result)
 
     def on_trial_complete(
         self,
@@ -89,8 +91,7 @@ class Witness(_Held, Callback):
         **_: Any,
     ) -> None:
         """A trial came to its end, or was stopped."""
-        assert self._search is not None
-        self._search.over(trial.config["number"])
+        self.search.over(trial.config["number"])
 
     def on_trial_error(
         self,
@@ -100,14 +101,12 @@ class Witness(_Held, Callback):
         **_: Any,
     ) -> None:
         """A trial's process died for the last time."""
-        assert self._search is not None
         times = trial.num_failures
-        self._search.end(trial.config["number"], "failed", f"its process died {times} times")
+        self.search.end(trial.config["number"], "failed", f"its process died {times} times")
 
     def on_step_end(self, iteration: int, trials: Any, **_: Any) -> None:  # noqa: ARG002
         """Let the search look at the clock."""
-        assert self._search is not None
-        self._search.tick()
+        self.search.tick()
 
 
 class Stop(_Held, Stopper):
@@ -119,7 +118,7 @@ class Stop(_Held, Stopper):
 
     def stop_all(self) -> bool:
         """Whether all are to stop."""
-        return self._search is not None and (self._search.stopping or self._search.out_of_time)
+        return self._search is not None and (self.search.stopping or self.search.out_of_time)
 
 
 @contextlib.contextmanager

@@ -132,9 +132,8 @@ def make_plan(config: Config, found: space.Space, prepared: Mapping[str, cache.P
     at_once, use_gpu, resources = place_trials(config, there)
     shared = 0
     for each in prepared.values():
-        splits = [each.splits[name] for name in ("train", "validation")]
         if cache.fits_store(each, there.object_store_bytes):
-            shared += sum(4 * s.num_tokens + 12 * s.num_rows for s in splits)
+            shared += sum(each.splits[name].encoded_bytes for name in ("train", "validation"))
     first = next(iter(prepared.values()))
     return Plan(
         num_trials=proposals.num_trials(config.tune, found),
