@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from rnntune import __version__, storage
@@ -148,15 +148,6 @@ def _printed(args: argparse.Namespace) -> bool:
     return bool(args.print_config)
 
 
-@contextlib.contextmanager
-def _resumable(verb: str, place: str) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        print(f"rnntune: stopped; go on with: rnntune {verb} --resume {place}", file=sys.stderr)
-        raise SystemExit(130) from None
-
-
 def _prepare(args: argparse.Namespace) -> int:
     if _printed(args):
         return 0
@@ -205,22 +196,27 @@ def _begun(args: argparse.Namespace) -> Config:
     return dataclasses.replace(config, output=folder.place)
 
 
+def _done(args: argparse.Namespace, call: Callable[..., Any], config: Config) -> Any:
+    """The result of a run, which Ctrl-C stops with a word on how to go on."""
+    from rnntune.progress import Terminal
+
+    flags = {"resume": bool(args.resume), "overwrite": args.overwrite, "verbose": args.verbose}
+    try:
+        return call(config, **flags, terminal=Terminal())
+    except KeyboardInterrupt:
+        again = f"rnntune {args.verb} --resume {config.output}"
+        print(f"rnntune: stopped; go on with: {again}", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
 def _train(args: argparse.Namespace) -> int:
     if _printed(args):
         return 0
     config = _run_folder(args)
     from rnntune import report
-    from rnntune.progress import Terminal
     from rnntune.train import train
 
-    with _resumable("train", str(config.output)):
-        done = train(
-            config,
-            resume=bool(args.resume),
-            overwrite=args.overwrite,
-            verbose=args.verbose,
-            terminal=Terminal(),
-        )
+    done = _done(args, train, config)
     _summary(args, {"output": done.place, **done.result}, report.run_table(done.place, done.result))
     return 0
 
@@ -230,21 +226,13 @@ def _tune(args: argparse.Namespace) -> int:
         return 0
     config = _run_folder(args)
     from rnntune import report
-    from rnntune.progress import Terminal
     from rnntune.tune import leaderboard, plan, tune
 
     if args.dry_run:
         planned = plan(config)
         _summary(args, planned.to_dict(), planned.table())
         return 0
-    with _resumable("tune", str(config.output)):
-        done = tune(
-            config,
-            resume=bool(args.resume),
-            overwrite=args.overwrite,
-            verbose=args.verbose,
-            terminal=Terminal(),
-        )
+    done = _done(args, tune, config)
     if not args.json:
         _show(leaderboard(done.trials, done.result.get("importance") or {}))
     _summary(args, {"output": done.place, **done.result}, report.run_table(done.place, done.result))

@@ -1,6 +1,7 @@
 """What a run shows while it works: a bar on a terminal, a line now and then elsewhere."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,9 +10,48 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-__all__ = ["Terminal", "duration"]
+__all__ = ["Terminal", "duration", "in_thread"]
 
 _LINE_S = 10.0
+_POLL_S = 0.2
+_STOP_S = 5.0
+
+
+def in_thread(
+    call: Callable[[], Any],
+    meanwhile: Callable[[], None],
+    stop: Callable[[], None] | None = None,
+) -> Any:
+    """The result, or the exception, of a call in a thread, so that Ctrl-C stays ours.
+
+    Args:
+        call: what takes long.
+        meanwhile: called a few times a second.
+        stop: called on Ctrl-C; the call then has a few seconds to end.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C.
+    """
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            outcome.append(call())
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(_POLL_S)
+            meanwhile()
+    except KeyboardInterrupt:
+        if stop is not None:
+            stop()
+            thread.join(_STOP_S)
+        raise
+    return outcome[0]
 
 
 def duration(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """A run's folder: what is in it, and whether a new run may use it."""
 
+import dataclasses
 import datetime
 import json
 import tempfile
@@ -30,6 +31,19 @@ class RunFolder:
         if output:
             return cls(output)
         return cls(f"runs/{datetime.datetime.now():%Y%m%d-%H%M%S}")
+
+    @classmethod
+    def open(cls, config: Config, *, resume: bool, overwrite: bool) -> tuple["RunFolder", Config]:
+        """A run's folder with its configuration: of the run that is there, or of a new one.
+
+        Raises:
+            RunError: there is no run to resume, or something that may not be overwritten.
+        """
+        folder = cls.named(config.output)
+        if resume:
+            return folder, folder.config()
+        folder.check(overwrite=overwrite)
+        return folder, dataclasses.replace(config, output=folder.place)
 
     def inside(self, *names: str) -> str:
         """The place of a file in it."""

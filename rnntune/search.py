@@ -5,7 +5,6 @@ goes on from the journal alone; Ray's own snapshot of an experiment, which holds
 scheduler's rungs nor what came after its last period, is not used.
 """
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
@@ -27,13 +26,12 @@ from rnntune import proposals, storage
 from rnntune.config import Config
 from rnntune.hooks import Proposals, Stop, Witness, settings
 from rnntune.journal import Journal, Trial, best_of
+from rnntune.progress import in_thread
 from rnntune.space import Space
 from rnntune.trial import Job, run_trial
 
 __all__ = ["Search", "folders"]
 
-_POLL_S = 0.2
-_STOP_S = 5.0
 _KEPT = {"epoch", "epochs", "step", "train_loss", "train_accuracy", "train_rows_per_s", "train_s"}
 _KEPT |= {"validation_accuracy", "validation_macro_f1", "validation_loss", "validation_rows"}
 _KEPT |= {"validation_s", "padding_fraction"}
@@ -109,7 +107,7 @@ class Search:
                 ),
                 run_config=self._run_config(),
             )
-            outcome = self._in_thread(tuner.fit, meanwhile)
+            outcome = in_thread(tuner.fit, meanwhile, self._stop)
         if isinstance(outcome, BaseException):
             raise outcome
         for trial in self.running:
@@ -137,27 +135,8 @@ class Search:
             verbose=0,
         )
 
-    def _in_thread(self, call: Callable[[], Any], meanwhile: Callable[[], None]) -> Any:
-        """The result, or the exception, of a call in a thread, so that Ctrl-C stays ours."""
-        outcome: list[Any] = []
-
-        def run() -> None:
-            try:
-                outcome.append(call())
-            except BaseException as error:
-                outcome.append(error)
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        try:
-            while thread.is_alive():
-                thread.join(_POLL_S)
-                meanwhile()
-        except KeyboardInterrupt:
-            self.stopping = True
-            thread.join(_STOP_S)
-            raise
-        return outcome[0]
+    def _stop(self) -> None:
+        self.stopping = True
 
     def _scheduler(self) -> TrialScheduler:
         """Early stopping, told all that the journal holds."""

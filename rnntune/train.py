@@ -3,10 +3,9 @@
 import contextlib
 import dataclasses
 import tempfile
-import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,16 @@ import numpy as np
 
 from rnntune import cache, cluster, dataset, storage
 from rnntune.config import Config, DataConfig
+from rnntune.encoding import SPLITS
 from rnntune.errors import ClusterError, RnntuneError, RunError
 from rnntune.probe import probe
-from rnntune.progress import Terminal
+from rnntune.progress import Terminal, in_thread
 from rnntune.recovery import CHECKPOINTS, check_checkpoints
 from rnntune.run import EventFiles, RunFolder
 from rnntune.worker import Feed, run_worker
 
-__all__ = ["TrainResult", "best_weights", "describe_skipped", "finish", "fit_workers", "in_thread"]
+__all__ = ["TrainResult", "best_weights", "describe_skipped", "finish", "fit_workers"]
 __all__ += ["make_feed", "save_model", "scaling", "train"]
-
-_POLL_S = 0.2
-_SPLITS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,16 +60,12 @@ def train(
     """
     terminal = terminal or Terminal(silent=True)
     begin = time.perf_counter()
-    folder = RunFolder.named(config.output)
+    folder, config = RunFolder.open(config, resume=resume, overwrite=overwrite)
+    if resume and (result := folder.finished()) is not None:
+        terminal.line(f"{folder.place} is finished already")
+        return TrainResult(place=folder.place, result=result)
     if resume:
-        config = folder.config()
-        if (result := folder.finished()) is not None:
-            terminal.line(f"{folder.place} is finished already")
-            return TrainResult(place=folder.place, result=result)
         check_checkpoints(folder.place)
-    else:
-        config = dataclasses.replace(config, output=folder.place)
-        folder.check(overwrite=overwrite)
     with cluster.connect(verbose=verbose):
         scaling(config, cluster.resources())
         probe([folder.place, config.data.cache_dir])
@@ -107,7 +100,7 @@ def make_feed(
     config: Config,
     prepared: cache.Prepared,
     terminal: Terminal,
-    splits: Sequence[str] = _SPLITS,
+    splits: Sequence[str] = SPLITS,
 ) -> Feed:
     """Put prepared data and word vectors where workers can reach them.
 
@@ -248,24 +241,6 @@ def _explained(error: BaseException, place: str) -> BaseException:
     of_storage = [c for c in causes if isinstance(c, OSError | storage.StorageError)]
     lines = str(of_storage[0] if of_storage else error).strip().splitlines()
     return RunError(f"training failed: {lines[-1]}; go on later with --resume {place}")
-
-
-def in_thread(call: Callable[[], Any], meanwhile: Callable[[], None]) -> Any:
-    """The result, or the exception, of a call in a thread, so that Ctrl-C stays ours."""
-    outcome: list[Any] = []
-
-    def run() -> None:
-        try:
-            outcome.append(call())
-        except BaseException as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(_POLL_S)
-        meanwhile()
-    return outcome[0]
 
 
 class _Follower:

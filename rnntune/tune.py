@@ -1,7 +1,6 @@
 """The search for a good configuration: what is planned, run, and left behind."""
 
 import dataclasses
-import functools
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -85,15 +84,10 @@ def tune(
     """
     terminal = terminal or Terminal(silent=True)
     begin = time.perf_counter()
-    folder = RunFolder.named(config.output)
-    if resume:
-        config = folder.config()
-        if (result := folder.finished()) is not None:
-            terminal.line(f"{folder.place} is finished already")
-            return _found(config, folder, result)
-    else:
-        config = dataclasses.replace(config, output=folder.place)
-        folder.check(overwrite=overwrite)
+    folder, config = RunFolder.open(config, resume=resume, overwrite=overwrite)
+    if resume and (result := folder.finished()) is not None:
+        terminal.line(f"{folder.place} is finished already")
+        return _found(config, folder, result)
     found = space.parse(config)
     proposals.check(config.tune, found)
     with cluster.connect(verbose=verbose):
@@ -237,7 +231,7 @@ class _Session:
         from safetensors.torch import load
 
         from rnntune import loop
-        from rnntune.epochs import Part, scoring_batches
+        from rnntune.epochs import scoring_batches
         from rnntune.search import folders
         from rnntune.worker import build_model
 
@@ -250,11 +244,7 @@ class _Session:
         device = torch.device("cpu")
         model = build_model(chosen, feed, device)
         model.load_state_dict(load(weights))
-        test = prepared.splits["test"]
-        parts = [
-            Part(num_rows=rows, load=functools.partial(cache.read_encoded, place))
-            for place, rows in zip(test.files, test.file_rows, strict=True)
-        ]
+        parts = [part.part() for part in cache.share(prepared, "test", in_store=False)]
         batches = scoring_batches(parts, padding=chosen.model.packed)
         scores = loop.evaluate(model, batches, device, "test")
         self.folder.write_metrics(best.history)
