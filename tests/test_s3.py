@@ -12,6 +12,7 @@ from moto.server import ThreadedMotoServer
 
 from rnntune import checkpoint, sample, storage
 from rnntune.errors import RnntuneError
+from rnntune.journal import Journal
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -90,6 +91,27 @@ def test_a_killed_run_goes_on(address, news):
     assert "epoch 3/3" in err
     weights = [storage.read_bytes(f"{run}/model/model.safetensors") for run in (RUN, place)]
     assert weights[0] == weights[1]
+
+
+def test_a_killed_search_goes_on(address, news):
+    place = "s3://bucket/runs/search"
+    space = "{model.hidden_size: {choice: [8, 16]}, batching.batch_rows: {choice: [32, 64]}}"
+    settings = [*tiny(train__epochs=2, tune__num_trials=3, tune__max_concurrent_trials=1)]
+    settings += ["--tune.searcher=random", "--tune.scheduler=none", f"--tune.space={space}"]
+    killed = rnntune("tune", *news, *settings, f"--output={place}", RAY_ADDRESS=address)
+    trials = storage.join(place, "trials.jsonl")
+    wait_until(lambda: any(trial.is_over for trial in Journal(trials).trials), timeout_s=60)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    before = Journal(trials).trials
+    assert not all(trial.is_over for trial in before) or len(before) < 3
+    out, _ = ended(rnntune("tune", "--resume", place, "--json", RAY_ADDRESS=address))
+    assert json.loads(out.splitlines()[-1])["num_finished"] == 3
+    after = Journal(trials).trials
+    assert [t.attempts for t, b in zip(after, before, strict=False) if b.is_over] == [1]
+    names = {"best.yaml", "config.yaml", "metrics.jsonl", "model", "result.json", "search"}
+    assert set(storage.list_folder(place)) == names | {"trials.csv", "trials.jsonl"}
+    checkpoint.read_model(place)
 
 
 @pytest.mark.parametrize("setting", ["--output", "--data.cache_dir", "--data"])
