@@ -171,5 +171,7 @@ def delete(place: str) -> None:
 def _guarded(place: str, call: Callable[..., Any], *args: Any) -> Any:
     try:
         return call(*args)
+    except FileNotFoundError as error:
+        raise StorageError(f"{place}: no such file or folder") from error
     except OSError as error:
         raise StorageError(f"{place}: {RnntuneError.reason(error)}") from error

@@ -37,7 +37,7 @@ def test_help_fits_two_screens_and_shows_defaults(verb, capsys):
         (["train", "--model.hiden_size", "3"], "did you mean model.hidden_size"),
         (["train", "--model.hidden_size=0"], "model.hidden_size"),
         (["train", "--data", "no/such/file.csv"], "no/such/file.csv"),
-        (["train", "--config", "nope.yaml"], "nope.yaml"),
+        (["train", "--config", "nope.yaml"], "nope.yaml: no such file or folder"),
         (["train", "--frobnicate"], "--frobnicate"),
         (["train", "--resume", "no/run"], "no run to resume"),
         (["train", "--resume", "r", "--model.cell", "gru"], "--resume"),
