@@ -36,6 +36,7 @@ DEFAULT_SPACE: dict[str, dict[str, Any]] = {
     "model.num_layers": {"choice": [1, 2]},
     "model.bidirectional": {"choice": [False, True]},
     "model.pooling": {"choice": ["last", "mean", "max"]},
+    "model.embedding_dropout": {"uniform": [0.0, 0.5]},
     "model.dropout": {"uniform": [0.0, 0.5]},
     "train.learning_rate": {"loguniform": [0.0005, 0.01]},
 }
@@ -115,8 +116,10 @@ class ModelConfig:
     """Read the text in both directions."""
     pooling: Literal["last", "mean", "max"] = "max"
     """How the outputs become one vector: final state, mean or maximum over time."""
+    embedding_dropout: Fraction = 0.3
+    """Dropout of the embedding; what is dropped is dropped for all words of a text."""
     dropout: Fraction = 0.4
-    """Dropout after the embedding, between layers and before the classifier."""
+    """Dropout between layers and before the classifier."""
     word_dropout: Fraction = 0.1
     """Chance in training that a word is replaced by the unknown word."""
     word_vectors: str | None = None

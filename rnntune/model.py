@@ -99,15 +99,19 @@ class Classifier(nn.Module):
         return logits
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
-        """Embed (batch, time) ids as (batch, time, embedding), dropping words in training."""
+        """Embed (batch, time) ids as (batch, time, embedding), with dropout in training.
+
+        Source: https://arxiv.org/abs/1512.05287 for a mask that all words of a text share.
+        """
         if self.training and self.config.word_dropout:
             dropped = torch.rand(ids.shape, device=ids.device) < self.config.word_dropout
             ids = ids.masked_fill(dropped & (ids != PAD), UNKNOWN)
         embedded: torch.Tensor = self.embedding(ids)
         if self.frozen is not None:
             embedded = torch.cat([embedded, self.frozen(ids)], dim=2)
-        dropped_out: torch.Tensor = self.dropout(embedded)
-        return dropped_out
+        channels = embedded.transpose(1, 2)  # (batch, embedding, time)
+        rate = self.config.embedding_dropout
+        return nn.functional.dropout1d(channels, rate, self.training).transpose(1, 2)
 
     def encode(
         self, embedded: torch.Tensor, lengths: torch.Tensor, *, uniform: bool

@@ -26,6 +26,7 @@ AG_NEWS_DIR = os.environ.get("AG_NEWS_DIR")
 TINY = {
     "model.embedding_dim": 16,
     "model.hidden_size": 16,
+    "model.embedding_dropout": 0.1,
     "model.dropout": 0.1,
     "model.word_dropout": 0.0,
     "train.epochs": 1,

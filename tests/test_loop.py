@@ -20,7 +20,10 @@ from rnntune.model import Classifier
 
 CPU = torch.device("cpu")
 TRAIN = TrainConfig(epochs=2, learning_rate=0.02, label_smoothing=0.0, checkpoint_every_steps=5)
-MODEL = ModelConfig(embedding_dim=6, hidden_size=5, dropout=0.3, word_dropout=0.1)
+MODEL = ModelConfig(
+    embedding_dim=6, hidden_size=5, embedding_dropout=0.3, dropout=0.3, word_dropout=0.1
+)
+STEADY = dataclasses.replace(MODEL, embedding_dropout=0.0, dropout=0.0, word_dropout=0.0)
 
 
 def _rows(num_rows: int = 90, seed: int = 0) -> EncodedRows:
@@ -90,9 +93,7 @@ def test_another_seed_ends_elsewhere():
 
 
 def test_it_learns_and_counts_every_row():
-    _, state = _fit(
-        train=dataclasses.replace(TRAIN, epochs=25), model=dataclasses.replace(MODEL, dropout=0.0)
-    )
+    _, state = _fit(train=dataclasses.replace(TRAIN, epochs=25), model=STEADY)
     assert state.history[-1]["train_accuracy"] > 0.9
     assert {epoch["rows"] for epoch in state.history} == {90}
     assert state.trained_rows == 25 * 90
@@ -142,7 +143,7 @@ def _rank(rank: int, world_size: int, folder: str, batch_rows: int) -> None:
     distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size)
     model, state = _fit(
         train=dataclasses.replace(TRAIN, gradient_clip=0.0),
-        model=dataclasses.replace(MODEL, dropout=0.0, word_dropout=0.0),
+        model=STEADY,
         batch_rows=batch_rows, rank=rank, world_size=world_size,
     )  # fmt: skip
     torch.save([model.state_dict(), state.history, state.step], f"{folder}/{rank}.pt")
@@ -184,9 +185,7 @@ def test_two_ranks_follow_the_gradient_of_all_their_rows(tmp_path, monkeypatch):
 def _alone_over_pairs_of_batches():
     """One rank, whose every step sees what two ranks would have seen in it."""
     torch.manual_seed(0)
-    model = Classifier(
-        dataclasses.replace(MODEL, dropout=0.0, word_dropout=0.0), 30, 2, sparse=True
-    )
+    model = Classifier(STEADY, 30, 2, sparse=True)
     rows = _rows()
     from rnntune.batching import collate
     from rnntune.optim import Optimizer

@@ -16,8 +16,8 @@ POOLINGS = ("last", "mean", "max")
 
 
 def _config(**settings) -> ModelConfig:
-    base = {"embedding_dim": 6, "hidden_size": 5, "dropout": 0.0, "word_dropout": 0.0}
-    return ModelConfig(**{**base, **settings})
+    steady = {"embedding_dropout": 0.0, "dropout": 0.0, "word_dropout": 0.0}
+    return ModelConfig(**{"embedding_dim": 6, "hidden_size": 5, **steady, **settings})
 
 
 def _rows(*row_lengths: int) -> EncodedRows:
@@ -133,6 +133,21 @@ def test_word_dropout_works_in_training_alone():
     assert 0.5 < dropped.float().mean() < 1
     model.eval()
     assert not (model.embed(batch.ids) == model.embedding.weight[1]).all(dim=2).any()
+
+
+def test_embedding_dropout_drops_the_same_of_all_words_of_a_text():
+    model = Classifier(_config(embedding_dim=200, embedding_dropout=0.4), 40, 3)
+    batch = collate(_rows(9, 9, 9), np.arange(3))
+    model.train()
+    embedded = model.embed(batch.ids)  # (batch, time, embedding)
+    dropped = embedded == 0
+    assert (dropped == dropped[:, :1]).all()
+    assert (dropped[0, 0] != dropped[1, 0]).any()
+    assert 0.3 < dropped.float().mean() < 0.5
+    scaled = model.embedding(batch.ids) / 0.6
+    torch.testing.assert_close(embedded[~dropped], scaled[~dropped])
+    model.eval()
+    torch.testing.assert_close(model.embed(batch.ids), model.embedding(batch.ids))
 
 
 def test_parameters_are_counted():

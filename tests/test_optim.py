@@ -9,7 +9,8 @@ from rnntune.optim import Optimizer, rate_factor
 
 def _model(*, sparse: bool) -> Classifier:
     torch.manual_seed(0)
-    config = ModelConfig(embedding_dim=4, hidden_size=3, dropout=0.0, word_dropout=0.0)
+    still = {"embedding_dropout": 0.0, "dropout": 0.0, "word_dropout": 0.0}
+    config = ModelConfig(embedding_dim=4, hidden_size=3, **still)
     return Classifier(config, 20, 2, sparse=sparse)
 
 
