@@ -8,17 +8,14 @@ Source: https://docs.ray.io/en/latest/cluster/running-applications/job-submissio
 
 import argparse
 import dataclasses
-import inspect
 import math
 import os
 import shlex
-import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +24,7 @@ import yaml
 from rnntune import dashboard, storage
 from rnntune.config import Config, parse_yaml
 from rnntune.errors import ClusterError, ConfigError
+from rnntune.upload import pack
 
 __all__ = ["Job", "add_arguments", "add_jobs_arguments", "job_logs", "list_jobs"]
 __all__ += ["parse_overrides", "run", "run_jobs", "stop_job", "submit"]
@@ -37,7 +35,6 @@ MAX_UPLOAD_BYTES = 10_000_000
 _VERBS = ("train", "tune")
 _FLAGS = ("--resume", "--overwrite")
 _SHORT_NAMES = {"data": "data.source"}
-_PINNED = ("ray", "torch", "torchtext")
 _INTERRUPTED = 130  # the shell's status after Ctrl-C
 
 
@@ -105,7 +102,7 @@ def submit(
         + list(flags)
     )
     with tempfile.TemporaryDirectory(prefix="rnntune-job-") as folder:
-        _pack(Path(folder), text, max_upload_bytes)
+        pack(Path(folder), text, max_upload_bytes)
         client, url = dashboard.connect(address)
         with dashboard.one_line(url):
             job_id = client.submit_job(
@@ -333,48 +330,4 @@ def _as_file(word_vectors: str | None) -> str | None:
     """None for a name that torchtext knows, such as 'glove.6B.50d'."""
     if word_vectors and ("/" in word_vectors or Path(word_vectors).exists()):
         return word_vectors
-    return None
-
-
-def _pack(folder: Path, job: str, max_bytes: int) -> None:
-    package = Path(__file__).parent
-    for file in sorted(package.rglob("*")):
-        if file.suffix == ".py" or file.name == "py.typed":
-            copy = folder / package.name / file.relative_to(package)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy)
-    (folder / "job.yaml").write_text(job, encoding="utf-8")
-    (folder / "check.py").write_text(_check_script(), encoding="utf-8")
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    if size > max_bytes:
-        raise ClusterError(
-            f"package and job file are {size:,} bytes, more than the {max_bytes:,} that may be "
-            "uploaded; put data where the cluster can read it and name it in data.source"
-        )
-
-
-def _check_script() -> str:
-    pins = {name: metadata.version(name).partition("+")[0] for name in _PINNED}
-    head = "from __future__ import annotations\n\nimport sys\nfrom importlib import metadata\n"
-    return f"{head}\n\n{inspect.getsource(_misfit)}\n\nsys.exit(_misfit({pins!r}))\n"
-
-
-def _misfit(pins: dict[str, str]) -> str | None:
-    """Why the machine that runs this cannot run the job; None if it can.
-
-    Its source alone travels with the job, so it names nothing but `sys` and `metadata`.
-    """
-    if not (3, 10) <= sys.version_info[:2] <= (3, 12):
-        found = ".".join(str(part) for part in sys.version_info[:3])
-        return f"rnntune: the cluster runs Python {found}; it must be 3.10, 3.11 or 3.12"
-    for name, wanted in pins.items():
-        try:
-            found = metadata.version(name).partition("+")[0]
-        except metadata.PackageNotFoundError:
-            found = "missing"
-        if found != wanted:
-            return (
-                f"rnntune: {name} is {found} on the cluster and must be {wanted}; "
-                "install rnntune with its dependencies on every node"
-            )
     return None

@@ -13,7 +13,6 @@ import io
 import json
 import os
 import socket
-import statistics
 import sys
 import tempfile
 import time
@@ -22,17 +21,15 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rnntune import storage
 from rnntune.config import Config, flatten
 from rnntune.epochs import scoring_batches
 from rnntune.errors import RnntuneError, RunError
+from rnntune.limits import OverLimitError, measured_model
 from rnntune.worker import Feed, build_model, num_threads, train_batches
 
 __all__ = ["Job", "feed_key", "latest_checkpoint", "rows_of", "run_trial"]
 
-_LATENCY_RUNS = 9
 _M_ARENA_MAX = -8
 _SPLITS = {"train", "validation"}
 
@@ -58,19 +55,6 @@ class Job:
     workers: int
     resources: Mapping[str, float]
     use_gpu: bool
-
-
-class OverLimitError(RnntuneError):
-    """A model is larger or slower than the search allows.
-
-    Args:
-        reason: which, and by how much.
-        size: what was measured.
-    """
-
-    def __init__(self, reason: str, size: Mapping[str, Any]) -> None:
-        super().__init__(reason)
-        self.size = dict(size)
 
 
 def feed_key(values: Mapping[str, Any]) -> str:
@@ -162,7 +146,8 @@ def _run_here(config: Config, settings: dict[str, Any], job: Job, log: _Log) -> 
 
     torch.set_num_threads(num_threads(config.model.hidden_size))
     device = torch.device("cuda" if job.use_gpu and torch.cuda.is_available() else "cpu")
-    model, size = _measured_model(config, settings["values"], job, device)
+    feed = rows_of(job, settings["values"])
+    model, size = measured_model(config, feed, job.text_length, device)
     checkpoint = ray.tune.get_checkpoint()
     found = checkpoint.path if checkpoint else latest_checkpoint(job.place, settings["folders"])
     with tempfile.TemporaryDirectory() as aside:
@@ -250,65 +235,6 @@ def rows_of(job: Job, values: Mapping[str, Any]) -> Feed:
     return feed
 
 
-def _measured_model(
-    config: Config, values: Mapping[str, Any], job: Job, device: Any
-) -> tuple[Any, dict[str, Any]]:
-    """The model of a trial, with its size and the latency of one text on one thread.
-
-    Raises:
-        OverLimitError: it is larger or slower than allowed.
-    """
-    import torch
-
-    from rnntune.model import num_parameters
-
-    feed = rows_of(job, values)
-    limit = config.tune.max_parameters
-    if limit is not None and (planned := _planned_parameters(config, feed)) > limit:
-        raise OverLimitError(f"{planned:,} parameters, over {limit:,}", {"num_parameters": planned})
-    torch.manual_seed(config.train.seed)
-    model = build_model(config, feed, torch.device("cpu"))
-    size = {"num_parameters": num_parameters(model)}
-    latency_ms = _latency_ms(model, feed.num_words, job.text_length)
-    found = {**size, "latency_ms": round(latency_ms, 3)}
-    slowest = config.tune.max_latency_ms
-    if slowest is not None and latency_ms > slowest:
-        raise OverLimitError(f"{latency_ms:.2f} ms for one text, over {slowest:g} ms", found)
-    torch.manual_seed(config.train.seed)
-    return model.to(device), found
-
-
-def _planned_parameters(config: Config, feed: Feed) -> int:
-    """Parameters of a model that is not made: one over the limit may not fit the memory."""
-    import torch
-
-    from rnntune.model import Classifier, num_parameters
-
-    dim = feed.vector_dim if config.model.freeze_word_vectors else 0
-    with torch.device("meta"):
-        vectors = torch.empty(feed.num_words, dim) if dim else None
-        return num_parameters(Classifier(config.model, feed.num_words, len(feed.classes), vectors))
-
-
-def _latency_ms(model: Any, num_words: int, length: int) -> float:
-    """Median time of a forward pass of one text, on one thread."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    ids = torch.from_numpy(np.random.default_rng(0).integers(0, num_words, (1, length)))
-    lengths = torch.tensor([length])
-    times = []
-    model.eval()
-    with torch.inference_mode():
-        for _ in range(_LATENCY_RUNS):
-            start = time.perf_counter()
-            model(ids, lengths, uniform=True)
-            times.append(1000 * (time.perf_counter() - start))
-    torch.set_num_threads(threads)
-    return statistics.median(times[2:])
-
-
 def latest_checkpoint(place: str, folders: list[str]) -> str | None:
     """The newest whole checkpoint of a trial: its latest folder comes last; None: there is none."""
     from rnntune.checkpoint import verify
@@ -336,7 +262,8 @@ def _run_workers(config: Config, settings: dict[str, Any], job: Job) -> None:
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    _, size = _measured_model(config, settings["values"], job, torch.device("cpu"))
+    feed = rows_of(job, settings["values"])
+    _, size = measured_model(config, feed, job.text_length, torch.device("cpu"))
     filesystem, path = storage.locate(job.place)
     trainer = TorchTrainer(
         _worker,  # type: ignore[arg-type]  # Ray's hint is narrower than what it takes

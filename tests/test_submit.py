@@ -13,7 +13,7 @@ from clusters import ROOT, end, ended, ray_head, rnntune, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnntune import dashboard
+from rnntune import dashboard, upload
 from rnntune import submit as submit_module
 from rnntune.config import Config
 from rnntune.errors import ClusterError, ConfigError
@@ -82,10 +82,10 @@ def test_nothing_but_source_is_taken_from_the_package_folder(monkeypatch, tmp_pa
     ):
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / name).touch()
-    monkeypatch.setattr(submit_module, "__file__", str(package / "submit.py"))
+    monkeypatch.setattr(upload, "__file__", str(package / "upload.py"))
     target = tmp_path / "upload"
     target.mkdir()
-    submit_module._pack(target, "", 10_000)
+    upload.pack(target, "", 10_000)
     found = {str(file.relative_to(target)) for file in target.rglob("*") if file.is_file()}
     taken = {"rnntune/__init__.py", "rnntune/part/inner.py", "rnntune/py.typed"}
     assert found == taken | {"job.yaml", "check.py"}
@@ -234,12 +234,12 @@ def test_places_that_a_cluster_reaches(overrides):
 
 
 def test_check_passes_where_the_versions_are_right(tmp_path):
-    (tmp_path / "check.py").write_text(submit_module._check_script())
+    (tmp_path / "check.py").write_text(upload.check_script())
     subprocess.run([sys.executable, tmp_path / "check.py"], check=True)
 
 
 def test_check_fails_in_one_line(tmp_path):
-    script = submit_module._check_script().replace("'torchtext': '0", "'torchtext': '9.0")
+    script = upload.check_script().replace("'torchtext': '0", "'torchtext': '9.0")
     (tmp_path / "check.py").write_text(script)
     done = subprocess.run(
         [sys.executable, tmp_path / "check.py"], check=False, capture_output=True, text=True
@@ -250,9 +250,9 @@ def test_check_fails_in_one_line(tmp_path):
 
 
 def test_check_names_what_is_missing_and_another_python(monkeypatch):
-    assert "no-such-thing is missing" in submit_module._misfit({"no-such-thing": "1"})
+    assert "no-such-thing is missing" in upload.misfit({"no-such-thing": "1"})
     monkeypatch.setattr(sys, "version_info", (3, 13, 1))
-    assert "runs Python 3.13.1; it must be" in submit_module._misfit({})
+    assert "runs Python 3.13.1; it must be" in upload.misfit({})
 
 
 # On a cluster
