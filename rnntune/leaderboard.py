@@ -13,7 +13,6 @@ from rnntune.progress import duration
 
 __all__ = ["leaderboard", "standing", "standing_line"]
 
-_METRICS = ("validation_accuracy", "validation_macro_f1", "validation_loss")
 _BAR_CELLS = 24
 
 
@@ -23,7 +22,8 @@ def standing_line(
     """How a search stands, in one line."""
     counts = _counts(trials)
     best = best_of(trials, metric, mode)
-    found = f"{_short(metric)} {score(best, metric, mode):.4f}" if best else "none yet"
+    value = None if best is None else score(best, metric, mode)
+    found = "none yet" if value is None else f"{_short(metric)} {value:.4f}"
     left = f"  {duration(left_s)} left" if left_s is not None else ""
     failed = f", {counts['failed']} failed" if counts["failed"] else ""
     over = f", {counts['over limit']} over the limit" if counts["over limit"] else ""
@@ -76,7 +76,7 @@ def leaderboard(
 
 
 class _Trials:
-    """Trials as one table, or as two where one is too wide: figures, then settings."""
+    """Trials, one in a row; where that is too wide, their settings below, a trial in a column."""
 
     def __init__(self, trials: pd.DataFrame) -> None:
         self._rows: list[dict[str, Any]] = trials.to_dict("records")  # type: ignore[assignment]
@@ -84,38 +84,47 @@ class _Trials:
         self._settings = {name: _last(name).replace("_", " ") for name in names}
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        whole = self._table(figures=True, settings=True)
-        if console.measure(whole, options=options.update(width=1000)).maximum <= options.max_width:
+        def fits(table: Table) -> bool:
+            wanted = console.measure(table, options=options.update(width=1000)).maximum
+            return wanted <= options.max_width
+
+        if fits(whole := self._figures(self._settings)):
             yield whole
             return
-        yield self._table(figures=True, settings=False)
+        yield self._figures({})
         yield Text()
-        yield self._table(figures=False, settings=True)
+        numbers = range(len(self._rows), 0, -1)
+        yield next(filter(fits, map(self._columns, numbers)), self._columns(1))
 
-    def _table(self, *, figures: bool, settings: bool) -> Table:
+    def _figures(self, settings: Mapping[str, str]) -> Table:
         shown = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-        shown.add_column("trial", justify="right", no_wrap=True)
-        if figures:
-            for name in ("accuracy", "loss", "epochs", "seconds", "parameters"):
-                shown.add_column(name, justify="right", no_wrap=True)
-            shown.add_column("state", no_wrap=True)
-        if settings:
-            for name in self._settings.values():
-                shown.add_column(name, justify="right", overflow="fold")
+        for name in ("trial", "accuracy", "F1", "loss", "epochs", "seconds", "parameters"):
+            shown.add_column(name, justify="right", no_wrap=True)
+        shown.add_column("state", no_wrap=True)
+        for title in settings.values():
+            shown.add_column(title, justify="right", no_wrap=True)
         for row in self._rows:
-            cells = [str(row["trial"])]
-            if figures:
-                cells += [
-                    _number(row["validation_accuracy"], ".4f"),
-                    _number(row["validation_loss"], ".4f"),
-                    str(row["epochs"]),
-                    _number(row["seconds"], ".1f"),
-                    _number(row["num_parameters"], ",.0f"),
-                    row["state"],
-                ]
-            if settings:
-                cells += [_text(row[name]) for name in self._settings]
-            shown.add_row(*cells)
+            shown.add_row(
+                str(row["trial"]),
+                _number(row["validation_accuracy"], ".4f"),
+                _number(row["validation_macro_f1"], ".4f"),
+                _number(row["validation_loss"], ".4f"),
+                str(row["epochs"]),
+                _number(row["seconds"], ".1f"),
+                _number(row["num_parameters"], ",.0f"),
+                row["state"],
+                *(_text(row[name]) for name in settings),
+            )
+        return shown
+
+    def _columns(self, most: int) -> Table:
+        rows = self._rows[:most]
+        shown = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+        shown.add_column("trial", no_wrap=True)
+        for row in rows:
+            shown.add_column(str(row["trial"]), justify="right", no_wrap=True)
+        for name, title in self._settings.items():
+            shown.add_row(title, *(_text(row[name]) for row in rows))
         return shown
 
 
