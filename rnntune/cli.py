@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from rnntune import __version__, storage
 from rnntune.config import Config, flatten
 from rnntune.errors import ConfigError, RnntuneError
-from rnntune.flags import add_settings, given, unknown
+from rnntune.flags import add_config, add_settings, given, unknown
 
 __all__ = ["main"]
 
@@ -31,14 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser, verbs = _parser()
     try:
         args, rest = parser.parse_known_args(argv)
-        if args.verb in ("train", "tune", "prepare", "evaluate"):
+        if args.verb in ("train", "tune", "prepare", "evaluate", "submit"):
             args.overrides = {**given(args), **unknown(rest)}
         elif args.verb == "predict" and not any(item.startswith("-") for item in rest):
             args.texts += rest  # argparse ends `TEXT ...` at the first option
-        elif rest and args.verb != "submit":
+        elif rest:
             raise ConfigError(f"unknown argument {rest[0]}; see rnntune {args.verb} --help")
-        else:
-            args.rest = rest
         return int(verbs[args.verb](args))
     except RnntuneError as error:
         print(f"rnntune: {' '.join(str(error).split())}", file=sys.stderr)
@@ -89,18 +87,22 @@ def _parser() -> tuple[_Parser, dict[str, Any]]:
         return added
 
     prepare = command("prepare", "Prepare data and say what was found.", usage=_usage("prepare"))
+    add_config(prepare)
     add_settings(prepare, ("data", "batching"))
     train = command("train", "Train a classifier.", usage=_usage("train"))
     _add_run(train)
+    add_config(train)
     add_settings(train, ("data", "batching", "model", "train"))
     tune = command("tune", "Search for the best classifier.", usage=_usage("tune"))
     _add_run(tune)
     tune.add_argument("--dry-run", action="store_true", help="say what would be done")
+    add_config(tune)
     add_settings(tune, ("tune", "data", "batching", "model", "train"))
     evaluate = command("evaluate", "Score a model on labelled rows.")
     evaluate.add_argument("model", metavar="MODEL", help="a model folder or a run folder")
     evaluate.add_argument("--errors", metavar="FILE", help="write the misclassified rows")
     evaluate.add_argument("--workers", type=int, metavar="N", help="processes; default: by size")
+    add_config(evaluate)
     add_settings(evaluate, ("data",))
     predict = command("predict", "Classify texts, standard input or files.")
     predict.add_argument("model", metavar="MODEL", help="a model folder or a run folder")
@@ -224,12 +226,15 @@ def _train(args: argparse.Namespace) -> int:
 def _tune(args: argparse.Namespace) -> int:
     if _printed(args):
         return 0
+    if args.dry_run and args.resume:
+        raise ConfigError("--dry-run plans a new search; --resume RUN goes on with one")
     config = _run_folder(args)
     from rnntune import report
+    from rnntune.progress import Terminal
     from rnntune.tune import leaderboard, plan, tune
 
     if args.dry_run:
-        planned = plan(config)
+        planned = plan(config, verbose=args.verbose, terminal=Terminal())
         _summary(args, planned.to_dict(), planned.table())
         return 0
     done = _done(args, tune, config)
@@ -295,9 +300,18 @@ def _predict(args: argparse.Namespace) -> int:
 def _add_submit(commands: Any, verbs: dict[str, Any]) -> None:
     from rnntune import submit
 
-    one = commands.add_parser("submit", help="Run a job file on a cluster.", allow_abbrev=False)
+    summary = "Run a job file on a cluster."
+    one = commands.add_parser(
+        "submit",
+        help=summary,
+        description=summary,
+        formatter_class=_formatter,
+        allow_abbrev=False,
+        usage="rnntune submit JOB --address URL --output RUN [--GROUP.NAME VALUE ...]",
+    )
     submit.add_arguments(one)
-    verbs["submit"] = lambda args: submit.run(args, args.rest)
+    add_settings(one, ("data", "batching", "model", "train", "tune"))
+    verbs["submit"] = submit.run
     jobs = commands.add_parser("jobs", help="List, read or stop a cluster's jobs.")
     submit.add_jobs_arguments(jobs)
     verbs["jobs"] = submit.run_jobs

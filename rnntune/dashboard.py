@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from rnntune.errors import ClusterError
 
-__all__ = ["DEFAULT_ADDRESS", "connect", "follow", "one_line", "shown_url"]
+__all__ = ["DEFAULT_ADDRESS", "connect", "follow", "one_line"]
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 """Where a cluster's dashboard is on its head node."""
@@ -62,7 +62,7 @@ def connect(address: str | None) -> tuple[Any, str]:
     version = client._server_ray_version  # no public call tells it once a token is asked for
     if version != ray.__version__:
         raise ClusterError(
-            f"{shown_url(url)} runs Ray {version} and this machine {ray.__version__}; "
+            f"{url} runs Ray {version} and this machine {ray.__version__}; "
             "install the same version on both"
         )
     return client, url
@@ -72,6 +72,10 @@ def _url(address: str | None) -> str:
     given = [("--address", address)]
     given += [(name, os.environ.get(name)) for name in _ADDRESS_VARIABLES]
     source, url = next(((name, value) for name, value in given if value), ("", DEFAULT_ADDRESS))
+    if "@" in url:
+        raise ClusterError(
+            f"{source} holds a user or a password; give them as a header in RAY_JOB_HEADERS"
+        )
     with suppress(ValueError):
         parts = urlsplit(url)
         if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
@@ -80,12 +84,6 @@ def _url(address: str | None) -> str:
         f"{source} is {url!r}; jobs go to the cluster's dashboard, written http://HEAD:8265, "
         "not to its port 6379 or a ray:// address"
     )
-
-
-def shown_url(url: str) -> str:
-    """The URL without a password."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _expect_answer(url: str) -> None:
@@ -98,13 +96,13 @@ def _expect_answer(url: str) -> None:
             raise _not_ray(url) from error
     except OSError as error:
         reason = getattr(error, "reason", error)
-        raise ClusterError(f"no Ray dashboard answers at {shown_url(url)}: {reason}") from error
+        raise ClusterError(f"no Ray dashboard answers at {url}: {reason}") from error
     except HTTPException as error:
         raise _not_ray(url) from error
 
 
 def _not_ray(url: str) -> ClusterError:
-    return ClusterError(f"{shown_url(url)} answers, but not as a Ray dashboard")
+    return ClusterError(f"{url} answers, but not as a Ray dashboard")
 
 
 def _check_token_file() -> None:
@@ -159,14 +157,14 @@ def one_line(url: str, job_id: str = "") -> Iterator[None]:
     except AuthenticationError as error:
         problem = "refuses the token" if "failed" in str(error) else "wants a token"
         raise ClusterError(
-            f"{shown_url(url)} {problem}; set RAY_AUTH_MODE=token and the cluster's token in "
+            f"{url} {problem}; set RAY_AUTH_MODE=token and the cluster's token in "
             "RAY_AUTH_TOKEN, in the file of RAY_AUTH_TOKEN_PATH or in ~/.ray/auth_token"
         ) from error
     except (OSError, RuntimeError) as error:
         if job_id and "does not exist" in str(error):
-            raise ClusterError(f"{shown_url(url)} knows no job {job_id}; see jobs list") from error
+            raise ClusterError(f"{url} knows no job {job_id}; see jobs list") from error
         line = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ClusterError(f"{shown_url(url)}: {line}") from error
+        raise ClusterError(f"{url}: {line}") from error
 
 
 def follow(client: Any, url: str, job_id: str) -> int:
@@ -203,7 +201,7 @@ def follow(client: Any, url: str, job_id: str) -> int:
         lost = 1 if shown > before else lost + 1
         time.sleep(lost)
     raise ClusterError(
-        f"lost the connection to {shown_url(url)}; {job_id} may go on: rnntune jobs logs {job_id}"
+        f"lost the connection to {url}; {job_id} may go on: rnntune jobs logs {job_id}"
     )
 
 

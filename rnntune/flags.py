@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,17 +11,21 @@ import yaml
 from rnntune.config import Field_, field_docs
 from rnntune.errors import ConfigError
 
-__all__ = ["add_settings", "given", "unknown"]
+__all__ = ["add_config", "add_settings", "as_flag", "given", "unknown"]
 
 _EVERYONES = {"data.source": "--data"}
 
 
-def add_settings(parser: argparse.ArgumentParser, groups: Sequence[str]) -> None:
-    """Give a command a flag for each setting of some groups, and a file of settings."""
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Give a command a file of settings."""
     parser.add_argument("--config", metavar="FILE", help="YAML file of settings; flags win")
     parser.add_argument(
         "--print_config", action="store_true", help="print all settings as YAML and stop"
     )
+
+
+def add_settings(parser: argparse.ArgumentParser, groups: Sequence[str]) -> None:
+    """Give a command a flag for each setting of some groups."""
     for group in groups:
         section = parser.add_argument_group(group)
         for setting in field_docs():
@@ -51,6 +56,15 @@ def given(args: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def as_flag(name: str, value: Any) -> str:
+    """`--name=text` that `given` reads as the value again."""
+    setting = next((field for field in field_docs() if field.name == name), Field_(name, None, ""))
+    if isinstance(value, str) and _value(setting, value) == value:
+        return f"--{name}={value}"
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=math.inf)
+    return f"--{name}=" + text.removesuffix("...\n").removesuffix("\n")
+
+
 def unknown(rest: Sequence[str]) -> dict[str, Any]:
     """Arguments that no command knows: misspelt settings, which the configuration refuses."""
     found: dict[str, Any] = {}
@@ -72,7 +86,7 @@ def _value(setting: Field_, text: str) -> Any:
         return text
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # a date that is none is a ValueError
         return text
     keep = isinstance(value, str | int | float | bool | list | dict | None)
     is_text = isinstance(setting.default, str) and not isinstance(value, bool)

@@ -8,7 +8,6 @@ Source: https://docs.ray.io/en/latest/cluster/running-applications/job-submissio
 
 import argparse
 import dataclasses
-import math
 import os
 import shlex
 import sys
@@ -19,22 +18,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rnntune import dashboard, storage
 from rnntune.config import Config, parse_yaml
 from rnntune.errors import ClusterError, ConfigError
+from rnntune.flags import as_flag
 from rnntune.upload import pack
 
 __all__ = ["Job", "add_arguments", "add_jobs_arguments", "job_logs", "list_jobs"]
-__all__ += ["parse_overrides", "run", "run_jobs", "stop_job", "submit"]
+__all__ += ["run", "run_jobs", "stop_job", "submit"]
 
 MAX_UPLOAD_BYTES = 10_000_000
 """Largest package and job file together; Ray keeps uploads in the memory of the head node."""
 
 _VERBS = ("train", "tune")
-_FLAGS = ("--resume", "--overwrite")
-_SHORT_NAMES = {"data": "data.source"}
 _INTERRUPTED = 130  # the shell's status after Ctrl-C
 
 
@@ -98,7 +94,7 @@ def submit(
     _check_places(Config.load(job_file, overrides))
     command = shlex.join(
         ["python", "-m", "rnntune", verb, "--config", "job.yaml"]
-        + [f"--{name}={_as_text(value)}" for name, value in overrides.items()]
+        + [as_flag(name, value) for name, value in overrides.items()]
         + list(flags)
     )
     with tempfile.TemporaryDirectory(prefix="rnntune-job-") as folder:
@@ -118,7 +114,7 @@ def submit(
         print(job_id)
         print(hints, file=sys.stderr)
         return 0
-    print(f"submitted {job_id} to {dashboard.shown_url(url)}", file=sys.stderr, flush=True)
+    print(f"submitted {job_id} to {url}", file=sys.stderr, flush=True)
     try:
         return dashboard.follow(client, url, job_id)
     except KeyboardInterrupt:
@@ -189,39 +185,12 @@ def stop_job(job_id: str, *, address: str | None = None, timeout_s: float = 60.0
     raise ClusterError(f"{job_id} was asked to stop but still runs after {timeout_s:g} s")
 
 
-def parse_overrides(tokens: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Read `--section.name VALUE` (or `=VALUE`, in YAML) and the flags of a run.
-
-    Returns:
-        Dotted names to values, and the flags.
-
-    Raises:
-        ConfigError: a token is neither, or has no value.
-    """
-    overrides: dict[str, Any] = {}
-    flags = []
-    rest = iter(tokens)
-    for token in rest:
-        if token in _FLAGS:
-            flags.append(token)
-            continue
-        if not token.startswith("--"):
-            raise ConfigError(f"unexpected {token!r}; a setting is written --section.name VALUE")
-        name, equals, value = token[2:].partition("=")
-        if not equals:
-            value = next(rest, "--")
-            if value.startswith("--"):
-                raise ConfigError(f"--{name} needs a value")
-        try:
-            overrides[_SHORT_NAMES.get(name, name)] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--{name} {value!r} is not YAML") from error
-    return overrides, flags
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what `submit` takes; what is left over goes to `run` as overrides."""
+    """Add what `submit` takes besides settings."""
     parser.add_argument("job_file", metavar="JOB", help="YAML file of the job")
+    parser.add_argument("--output", metavar="RUN", help="shared run folder or URI")
+    parser.add_argument("--resume", action="store_true", help="go on with the run that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run that is there")
     parser.add_argument(
         "--verb",
         choices=_VERBS,
@@ -251,15 +220,14 @@ def add_jobs_arguments(parser: argparse.ArgumentParser) -> None:
         _add_address(action)
 
 
-def run(args: argparse.Namespace, rest: Sequence[str] = ()) -> int:
-    """`submit` with the arguments of `add_arguments` and the overrides left over."""
-    overrides, flags = parse_overrides(rest)
+def run(args: argparse.Namespace) -> int:
+    """`submit` with the arguments of `add_arguments` and `overrides`."""
     return submit(
         args.job_file,
-        overrides,
+        args.overrides,
         address=args.address,
         verb=args.job_verb,
-        flags=flags,
+        flags=[f"--{name}" for name in ("resume", "overwrite") if getattr(args, name)],
         env=dict(_variable(item) for item in args.env),
         wait=not args.no_wait,
     )
@@ -296,38 +264,27 @@ def _variable(item: str) -> tuple[str, str]:
     return name, value if equals else os.environ[name]
 
 
-def _as_text(value: Any) -> str:
-    """The value as YAML on one line."""
-    text: str = yaml.safe_dump(value, default_flow_style=True, width=math.inf)
-    return text.removesuffix("...\n").removesuffix("\n")
-
-
 def _check_places(config: Config) -> None:
     if config.output is None or not _outside_job(config.output):
         raise ConfigError(
             f"output: {config.output or 'runs/'} would be deleted with the job; give --output as a "
             "URI or an absolute path that the whole cluster shares, such as s3://bucket/run"
         )
+    source, vectors = config.data.source, config.model.word_vectors or ""
     places = {
-        "data.source": config.data.source not in ("sample", "ag_news") and config.data.source,
+        "data.source": "" if source in ("sample", "ag_news") else source,
         "data.test_source": config.data.test_source,
         "data.cache_dir": config.data.cache_dir,
-        "model.word_vectors": _as_file(config.model.word_vectors),
+        "model.word_vectors": "" if vectors.startswith("glove.") else vectors,
     }
-    for name, place in places.items():
-        if place and not _outside_job(place):
-            raise ConfigError(
-                f"{name}: {place} is relative to this machine; give a URI or an absolute path "
-                "that the whole cluster reaches"
-            )
+    for name, listed in places.items():
+        for place in listed.split(",") if listed else ():
+            if not _outside_job(place.strip()):
+                raise ConfigError(
+                    f"{name}: {place} is relative to this machine; give a URI or an absolute path "
+                    "that the whole cluster reaches"
+                )
 
 
 def _outside_job(place: str) -> bool:
     return storage.is_remote(place) or place.removeprefix("file://").startswith(("/", "~"))
-
-
-def _as_file(word_vectors: str | None) -> str | None:
-    """None for a name that torchtext knows, such as 'glove.6B.50d'."""
-    if word_vectors and ("/" in word_vectors or Path(word_vectors).exists()):
-        return word_vectors
-    return None

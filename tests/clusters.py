@@ -1,5 +1,6 @@
 """Clusters of Ray processes of their own, for tests."""
 
+import argparse
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from typing import NamedTuple
 import psutil
 
 from rnntune import storage
+from rnntune.flags import add_settings, given
 
 ROOT = Path(__file__).parents[1]
 
@@ -130,9 +132,18 @@ def session_of(process):
 
 def num_nodes(head):
     """Nodes that are up, the head among them."""
-    with urllib.request.urlopen(f"{head.url}/api/v0/nodes", timeout=10) as answer:
-        nodes = json.load(answer)["data"]["result"]["result"]
-    return sum(node["state"] == "ALIVE" for node in nodes)
+    return sum(node["state"] == "ALIVE" for node in _listed(head.url, "nodes"))
+
+
+def num_workers(url):
+    """Workers that train, by the URL of the cluster's dashboard."""
+    actors = _listed(url, "actors")
+    return sum(a["class_name"] == "RayTrainWorker" and a["state"] == "ALIVE" for a in actors)
+
+
+def _listed(url, what):
+    with urllib.request.urlopen(f"{url}/api/v0/{what}", timeout=10) as answer:
+        return json.load(answer)["data"]["result"]["result"]
 
 
 def answers(url):
@@ -188,6 +199,15 @@ def tiny(**settings):
     """Arguments that make a small model, with other settings."""
     dotted = {name.replace("__", "."): value for name, value in settings.items()}
     return [f"--{name}={value}" for name, value in {**TINY, **dotted}.items()]
+
+
+def settings_of(flags):
+    """The settings that flags of the command line give."""
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--output")
+    parser.add_argument("--resume", action="store_true")
+    add_settings(parser, ("data", "batching", "model", "train", "tune"))
+    return given(parser.parse_args(flags))
 
 
 def latest(place):

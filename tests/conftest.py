@@ -35,6 +35,13 @@ TINY = {
 }
 
 
+@pytest.fixture
+def no_cluster_in_the_shell(monkeypatch):
+    """Take away what would lead a submitted job to a cluster of the machine's."""
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_JOB_HEADERS"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture(scope="session")
 def ray_session():
     """A local Ray cluster with two CPUs."""

@@ -12,11 +12,7 @@ from rnntune import dashboard
 from rnntune.errors import ClusterError
 from rnntune.submit import list_jobs
 
-
-@pytest.fixture(autouse=True)
-def no_cluster_in_the_shell(monkeypatch):
-    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_JOB_HEADERS"):
-        monkeypatch.delenv(name, raising=False)
+pytestmark = pytest.mark.usefixtures("no_cluster_in_the_shell")
 
 
 @contextmanager
@@ -111,8 +107,10 @@ def test_token_file_that_is_not_there(monkeypatch, tmp_path):
         list_jobs(address=url)
 
 
-def test_a_password_in_the_address_is_not_shown():
-    assert dashboard.shown_url("https://me:secret@head:8265") == "https://head:8265"
+def test_a_password_in_the_address_is_refused_and_not_shown():
+    with pytest.raises(ClusterError, match="--address holds a user or a password") as error:
+        list_jobs(address="https://me:secret@head:8265")
+    assert "secret" not in str(error.value)
 
 
 # The end of a job

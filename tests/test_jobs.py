@@ -1,12 +1,16 @@
+import copy
+import functools
+import json
 import shlex
 from pathlib import Path
 
+import jsonschema
+import kubernetes_validate
 import pytest
 import yaml
-from clusters import ROOT
+from clusters import ROOT, settings_of
 
 from rnntune.config import Config
-from rnntune.submit import parse_overrides
 
 JOBS = sorted(
     file
@@ -61,7 +65,7 @@ def test_commands_in_the_comments_are_valid(name):
             if option in rest:
                 at = rest.index(option)
                 del rest[at : at + 2]
-        Config.load(str(file), parse_overrides(rest)[0])
+        Config.load(str(file), settings_of(rest))
 
 
 def test_only_the_search_has_a_tune_section():
@@ -81,14 +85,36 @@ def rayjob():
     return documents
 
 
+def test_rayjob_is_as_kuberay_and_kubernetes_want_it(rayjob):
+    claim, job = rayjob
+    schema = json.loads((ROOT / "tests/rayjob_schema.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(job)
+    cluster = job["spec"]["rayClusterSpec"]
+    pods = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    head = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}}
+    version = kubernetes_validate.latest_version()
+    for document in (claim, *({**head, **pod["template"]} for pod in pods)):
+        kubernetes_validate.validate(document, version, strict=True)
+
+
+@pytest.mark.parametrize(
+    "where", [("spec",), ("spec", "rayClusterSpec"), ("spec", "rayClusterSpec", "headGroupSpec")]
+)
+def test_a_misspelt_key_of_a_rayjob_would_be_found(rayjob, where):
+    job = copy.deepcopy(rayjob[1])
+    inner = functools.reduce(lambda tree, name: tree[name], where, job)
+    inner["entryPoint"] = "x"
+    schema = json.loads((ROOT / "tests/rayjob_schema.json").read_text())
+    with pytest.raises(jsonschema.ValidationError, match="entryPoint"):
+        jsonschema.Draft202012Validator(schema).validate(job)
+
+
 def test_rayjob_runs_a_job_of_ours(rayjob):
     spec = rayjob[1]["spec"]
     program, verb, flag, file, *rest = shlex.split(spec["entrypoint"])
     assert (program, verb, flag) == ("rnntune", "train", "--config")
     local = ROOT / Path(file).relative_to("/home/ray/rnntune")
-    overrides, flags = parse_overrides(rest)
-    assert flags == []
-    config = Config.load(str(local), overrides)
+    config = Config.load(str(local), settings_of(rest))
     assert config.train.use_gpu is True
     cluster = spec["rayClusterSpec"]
     assert config.train.max_workers <= cluster["workerGroupSpecs"][0]["maxReplicas"]

@@ -27,9 +27,7 @@ def processes(word):
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_job_whose_driver_was_killed_goes_on(tmp_path, monkeypatch, capfd):
-    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_JOB_HEADERS"):
-        monkeypatch.delenv(name, raising=False)
+def test_a_job_whose_driver_was_killed_goes_on(no_cluster_in_the_shell, tmp_path, capfd):
     place = str(tmp_path / "run")
     settings = {
         **TINY,

@@ -9,27 +9,26 @@ from pathlib import Path
 
 import pytest
 import yaml
-from clusters import ROOT, end, ended, ray_head, rnntune, wait_until
+from clusters import ROOT, end, ended, num_workers, ray_head, rnntune, settings_of, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnntune import dashboard, upload
+from rnntune import dashboard, load, upload
 from rnntune import submit as submit_module
+from rnntune.cli import main
 from rnntune.config import Config
 from rnntune.errors import ClusterError, ConfigError
-from rnntune.submit import job_logs, list_jobs, parse_overrides, run, run_jobs, stop_job, submit
+from rnntune.flags import as_flag
+from rnntune.submit import job_logs, list_jobs, run_jobs, stop_job, submit
 
 # Ray's client opens its web socket in a way that aiohttp has begun to warn of.
-pytestmark = pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning"),
+    pytest.mark.usefixtures("no_cluster_in_the_shell"),
+]
 
 SMOKE = str(ROOT / "jobs/smoke.yaml")
 OUTPUT = {"output": "/shared/run"}
-
-
-@pytest.fixture(autouse=True)
-def no_cluster_in_the_shell(monkeypatch):
-    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_JOB_HEADERS"):
-        monkeypatch.delenv(name, raising=False)
 
 
 class FakeClient:
@@ -138,8 +137,7 @@ def test_overrides_and_flags_reach_the_command(client, capsys):
         "--data.max_size=null",
         "--resume",
     ]
-    again, flags = parse_overrides(command[6:])
-    assert (again, flags) == (overrides, ["--resume"])
+    assert settings_of(command[6:]) == overrides
     assert capsys.readouterr().out == "job-1\n"
 
 
@@ -152,32 +150,39 @@ def test_overrides_and_flags_reach_the_command(client, capsys):
     | st.lists(st.integers())
 )
 def test_a_value_survives_the_command_line(value):
-    text = submit_module._as_text(value)
-    assert parse_overrides([f"--name={text}"]) == ({"name": value}, [])
+    for name in ("data.max_size", "tune.mode"):
+        assert settings_of([as_flag(name, value)]) == {name: value}
+
+
+def test_a_list_of_columns_is_written_as_for_train(client):
+    args = ["submit", SMOKE, "--output", "/shared/2024-01-01", "--no-wait"]
+    assert main([*args, "--data.text_columns", "title,body", "--data.label_column", "3"]) == 0
+    assert command_of(client)[6:] == [
+        "--data.text_columns=[title, body]",
+        "--data.label_column=3",
+        "--output=/shared/2024-01-01",
+    ]
 
 
 @pytest.mark.parametrize(
     ("tokens", "message"),
     [
-        (["train.epochs"], "unexpected 'train.epochs'"),
-        (["--train.epochs"], "--train.epochs needs a value"),
-        (["--train.epochs", "--data.seed", "1"], "--train.epochs needs a value"),
-        (["--tune.space={"], "is not YAML"),
+        (["train.epochs"], "unknown argument train.epochs"),
+        (["--train.epoch", "1"], "unknown key train.epoch"),
+        (["--tune.space={"], "tune.space"),
     ],
 )
-def test_tokens_that_are_no_settings(tokens, message):
-    with pytest.raises(ConfigError, match=message):
-        parse_overrides(tokens)
+def test_tokens_that_are_no_settings(client, capsys, tokens, message):
+    assert main(["submit", SMOKE, "--output", "/shared/run", *tokens]) == 2
+    assert message in capsys.readouterr().err
+    assert not hasattr(client, "kwargs")
 
 
 def test_arguments_of_the_command_line(client, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://s3:9000")
-    parser = argparse.ArgumentParser()
-    submit_module.add_arguments(parser)
     line = f"{SMOKE} --env AWS_ENDPOINT_URL --env A=b=c --no-wait --verb tune"
     line += " --data ag_news --output /shared/run --overwrite"
-    args, rest = parser.parse_known_args(line.split())
-    assert run(args, rest) == 0
+    assert main(["submit", *line.split()]) == 0
     assert client.kwargs["runtime_env"]["env_vars"] == {
         "AWS_ENDPOINT_URL": "http://s3:9000",
         "A": "b=c",
@@ -206,6 +211,8 @@ def test_env_that_the_shell_lacks(monkeypatch):
         ({"output": "runs/a"}, "output: runs/a would be deleted with the job"),
         (OUTPUT | {"data.source": "news.csv"}, "data.source: news.csv is relative"),
         (OUTPUT | {"data.test_source": "a/b"}, "data.test_source: a/b is relative"),
+        (OUTPUT | {"data.source": "/a.csv,b.csv"}, "data.source: b.csv is relative"),
+        (OUTPUT | {"model.word_vectors": "own.txt"}, "model.word_vectors: own.txt is relative"),
         (OUTPUT | {"data.cache_dir": "cache"}, "data.cache_dir: cache is relative"),
         (OUTPUT | {"model.word_vectors": "v/x.txt"}, "model.word_vectors: v/x.txt is relative"),
         (OUTPUT | {"train.epochs": 0}, "train.epochs"),
@@ -383,14 +390,47 @@ except ClusterError as error:
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", ["train", "tune"])
-def test_smoke_train_job(head, tmp_path, verb, capsys):
+def test_smoke_job(head, tmp_path, verb, capsys):
     overrides = {"output": str(tmp_path / "run"), "data.cache_dir": str(tmp_path / "cache")}
     if verb == "tune":
         overrides["tune.num_trials"] = 4
     status = submit(SMOKE, overrides, address=head, verb=verb)
-    assert status == 0, capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert status == 0, shown
+    assert ("epoch 1/1  loss " if verb == "train" else "4 of 4 trials") in shown
     result = json.loads((tmp_path / "run/result.json").read_text())
     assert 0 < result["validation_accuracy"] <= 1
     assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["train"]["epochs"] == 1
-    if verb == "train":
-        assert (tmp_path / "run/model/model.safetensors").stat().st_size > 0
+    model = load(str(tmp_path / "run"))
+    assert set(model.predict(["Stocks fall as oil hits a record"])) <= set(model.classes)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_training_that_is_stopped_gives_its_workers_back(head, tmp_path, capsys):
+    run = tmp_path / "run"
+    overrides = {
+        "output": str(run),
+        "data.cache_dir": str(tmp_path / "cache"),
+        "train.epochs": 500,
+    }
+    submit(SMOKE, overrides, address=head, wait=False)
+    job_id = capsys.readouterr().out.strip()
+    wait_until(lambda: (run / "metrics.jsonl").exists(), timeout_s=90)
+    assert num_workers(head) == 1
+    assert stop_job(job_id, address=head) == "STOPPED"
+    wait_until(lambda: num_workers(head) == 0, timeout_s=30)
+    assert not (run / "result.json").exists()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_rays_own_submission(head, tmp_path):
+    job = ["rnntune", "train", "--config", "smoke.yaml", f"--output={tmp_path}/run"]
+    job += [f"--data.cache_dir={tmp_path}/cache"]
+    places = ["--address", head, "--working-dir", str(ROOT / "jobs")]
+    ray = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit"]
+    done = subprocess.run([*ray, *places, "--", *job], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert "epoch 1/1  loss " in done.stdout
+    assert (tmp_path / "run/result.json").exists()
