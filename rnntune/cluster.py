@@ -9,7 +9,7 @@ import socket
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rnntune.errors import ClusterError
@@ -146,48 +146,71 @@ class Resources:
     """What a cluster has.
 
     Args:
-        cpus: CPUs of all nodes.
-        gpus: GPUs of all nodes.
-        nodes: live nodes.
-        object_store_bytes: memory of all object stores.
-        node_cpus: CPUs of each node, the largest first.
-        more_cpus: CPUs of the nodes that an autoscaler may add, where it tells.
-        more_gpus: GPUs of those nodes.
+        nodes: resources of each live node, by Ray's names.
+        object_store_bytes: memory of the smallest object store; what all workers read is copied
+            to the node of each.
         autoscales: whether an autoscaler adds nodes for what waits.
     """
 
-    cpus: float
-    gpus: float
-    nodes: int
+    nodes: tuple[Mapping[str, float], ...]
     object_store_bytes: int
-    node_cpus: tuple[float, ...]
-    more_cpus: float = 0.0
-    more_gpus: float = 0.0
     autoscales: bool = False
+
+    def total(self, name: str) -> float:
+        """How much of a resource all nodes have together."""
+        return sum(node.get(name, 0.0) for node in self.nodes)
+
+    def room(self, each: Mapping[str, float]) -> int:
+        """How many workers with such resources the nodes hold."""
+        needed = {name: amount for name, amount in each.items() if amount}
+        return sum(
+            min((_times(name, node.get(name, 0.0), needed[name]) for name in needed), default=0)
+            for node in self.nodes
+        )
+
+    def require(self, workers: int, each: Mapping[str, float]) -> int:
+        """How many workers with such resources the nodes hold, where some must fit.
+
+        Raises:
+            ClusterError: they do not, and no autoscaler may bring nodes for them.
+        """
+        room = self.room(each)
+        if room < workers and not self.autoscales:
+            asked = ", ".join(f"{amount:g} {name}" for name, amount in each.items())
+            have = ", ".join(f"{self.total(name):g} {name}" for name in each)
+            raise ClusterError(
+                f"{workers} worker{'s' * (workers > 1)} with {asked}: the cluster has {have} "
+                f"on {len(self.nodes)} node{'s' * (len(self.nodes) > 1)}, room for {room}"
+            )
+        return room
+
+
+def _times(name: str, have: float, each: float) -> int:
+    if name == "GPU" and each < 1:  # a part is of one GPU
+        return int(have) * int(1 / each + 1e-9)
+    return int(have / each + 1e-9)
 
 
 def resources() -> Resources:
-    """What the connected cluster has.
-
-    Source: `ray._private.state`; Ray Data and Ray Tune ask there how far a cluster may grow.
-    """
+    """What the connected cluster has."""
     import ray
+
+    nodes = tuple(node["Resources"] for node in ray.nodes() if node["Alive"])
+    stores = [int(node.get("object_store_memory", 0)) for node in nodes]
+    return Resources(
+        nodes=nodes, object_store_bytes=min(stores, default=0), autoscales=_autoscales()
+    )
+
+
+def spilled_bytes() -> int:
+    """What the object stores of the connected cluster have moved to disk since it started."""
+    import grpc  # type: ignore[import-untyped]
+    from ray._private.internal_api import get_memory_info_reply
     from ray._private.state import state
 
-    total: dict[str, float] = ray.cluster_resources()
-    most = state.get_max_resources_from_cluster_config() or {}
-    alive = [node for node in ray.nodes() if node["Alive"]]
-    node_cpus = sorted((node["Resources"].get("CPU", 0.0) for node in alive), reverse=True)
-    return Resources(
-        cpus=total.get("CPU", 0.0),
-        gpus=total.get("GPU", 0.0),
-        nodes=len(alive),
-        object_store_bytes=int(total.get("object_store_memory", 0)),
-        node_cpus=tuple(node_cpus),
-        more_cpus=max(0.0, most.get("CPU", 0.0) - total.get("CPU", 0.0)),
-        more_gpus=max(0.0, most.get("GPU", 0.0) - total.get("GPU", 0.0)),
-        autoscales=_autoscales(),
-    )
+    with contextlib.suppress(grpc.RpcError):
+        return int(get_memory_info_reply(state).store_stats.spilled_bytes_total)
+    return 0
 
 
 def _autoscales() -> bool:

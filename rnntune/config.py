@@ -194,9 +194,9 @@ class TuneConfig:
     time_budget_s: Positive | None = None
     """Seconds after which no trial goes on."""
     searcher: Literal["random", "grid", "tpe"] = "tpe"
-    """How configurations are proposed."""
-    scheduler: Literal["asha", "none", "pbt"] = "asha"
-    """How weak trials are stopped early."""
+    """How configurations are proposed: 'random', 'grid' or 'tpe' (Optuna's)."""
+    scheduler: Literal["asha", "none"] = "asha"
+    """How weak trials are stopped early: 'asha' or 'none'."""
     grace_epochs: Count = 1
     """Epochs every trial may run."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3
@@ -204,7 +204,7 @@ class TuneConfig:
     metric: Literal["validation_accuracy", "validation_macro_f1", "validation_loss"] = (
         "validation_accuracy"
     )
-    """What is searched for, on the validation rows."""
+    """What is searched for: 'validation_accuracy', 'validation_macro_f1' or 'validation_loss'."""
     mode: Literal["max", "min"] | None = None
     """Direction; null: 'min' for a loss, 'max' for the rest."""
     workers_per_trial: Count = 1

@@ -86,6 +86,7 @@ class _Preparation:
 
         cluster.quiet(logging.getLogger("ray").level < logging.ERROR)  # ray.data's own set-up
         start = time.perf_counter()
+        spilled_before = cluster.spilled_bytes()
         try:
             blocks = self._tokenized()
         except ray.exceptions.RayError as error:
@@ -109,6 +110,11 @@ class _Preparation:
         )
         for table in encoded.iter_batches(batch_size=None, batch_format="pyarrow"):
             written += table.to_pylist()
+        if spilled := cluster.spilled_bytes() - spilled_before:
+            self.tell(
+                f"the rows did not fit the object store: {spilled / 1e6:,.0f} MB were spilled to "
+                "disk meanwhile"
+            )
         written.sort(key=lambda part: (part["test"], part["file"], part["first_row"]))
         splits = {
             name: _split(written, self.place, number, len(classes))

@@ -100,9 +100,9 @@ class Witness(_Held, Callback):
         trial: RayTrial,
         **_: Any,
     ) -> None:
-        """A trial's process died for the last time."""
+        """A trial's process died, or its storage failed, for the last time."""
         times = trial.num_failures
-        self.search.end(trial.config["number"], "failed", f"its process died {times} times")
+        self.search.end(trial.config["number"], "failed", f"its process ended {times} times")
 
     def on_step_end(self, iteration: int, trials: Any, **_: Any) -> None:  # noqa: ARG002
         """Let the search look at the clock."""

@@ -4,11 +4,13 @@ The journal is all that a search needs to go on after it was killed: trials, the
 the order in which they came, and how they ended. Searcher and scheduler are functions of it.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ import pandas as pd
 
 from rnntune import storage
 
-__all__ = ["Journal", "Trial", "best_epoch", "best_of", "importance", "score", "table"]
+__all__ = ["Journal", "Trial", "best_epoch", "best_of", "importance"]
+__all__ += ["quiet_optuna", "score", "table"]
 
 _OVER = ("finished", "stopped", "failed", "diverged", "over limit")
 
@@ -34,7 +37,7 @@ class Trial:
         num_parameters: of its model.
         latency_ms: of its model, for one text on one thread.
         attempts: times it was started.
-        seconds: wall time over all attempts, from its start to its end.
+        seconds: wall time of the attempt in which it ended.
         epochs: epochs it was to run.
     """
 
@@ -65,6 +68,13 @@ class Trial:
         if not self.history:
             return 0.0
         return float(self.history[-1]["train_s"] + sum(h["validation_s"] for h in self.history))
+
+    @property
+    def overhead_s(self) -> float | None:
+        """Seconds beyond its own steps and evaluations; None: it was not trained in one go."""
+        if self.state not in ("finished", "stopped") or self.attempts != 1:
+            return None
+        return round(max(0.0, self.seconds - self.own_s), 3)
 
 
 def score(trial: Trial, metric: str, mode: str) -> float | None:
@@ -205,7 +215,7 @@ def table(trials: Sequence[Trial], names: Sequence[str], metric: str, mode: str)
                 "epochs": len(trial.history),
                 "best_epoch": best.get("epoch"),
                 "seconds": round(trial.seconds, 2),
-                "overhead_s": round(max(0.0, trial.seconds - trial.own_s), 2),
+                "overhead_s": trial.overhead_s,
                 "train_rows_per_s": best.get("train_rows_per_s"),
                 "num_parameters": trial.num_parameters,
                 "latency_ms": trial.latency_ms,
@@ -243,27 +253,42 @@ def importance(
         return {}
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(direction="maximize" if mode == "max" else "minimize")
     codes = {name: _codes([t.values[name] for t, _ in known]) for name in names}
     varied = [name for name in names if len(set(codes[name])) > 1]
     if not varied:
         return {}
-    for row, (_, value) in enumerate(known):
-        study.add_trial(
-            optuna.trial.create_trial(
-                params={name: codes[name][row] for name in varied},
-                distributions={
-                    name: optuna.distributions.IntDistribution(0, max(codes[name]))
-                    for name in varied
-                },
-                value=value,
+    with quiet_optuna():
+        study = optuna.create_study(direction="maximize" if mode == "max" else "minimize")
+        for row, (_, value) in enumerate(known):
+            study.add_trial(
+                optuna.trial.create_trial(
+                    params={name: codes[name][row] for name in varied},
+                    distributions={
+                        name: optuna.distributions.IntDistribution(0, max(codes[name]))
+                        for name in varied
+                    },
+                    value=value,
+                )
             )
-        )
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
-    found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
+        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
     shares = {name: round(float(found.get(name, 0.0)), 4) for name in names}
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+
+@contextlib.contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Keep Optuna's logs and warnings from the terminal."""
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
 
 
 def _codes(values: Sequence[Any]) -> list[int]:

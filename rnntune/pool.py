@@ -70,10 +70,10 @@ def map_with_model(
     there = cluster.resources()
     if num_workers is None:
         small = sum(map(_size, files)) < _SMALL_BYTES
-        num_workers = int(there.gpus) or (1 if small else max(1, int(there.cpus)))
+        num_workers = int(there.total("GPU")) or (1 if small else max(1, int(there.total("CPU"))))
     step = {"function": function, "classifier": ray.put(classifier), "settings": dict(settings)}
-    cpus = min(_MOST_CPUS, _share(there.cpus - 1, num_workers))
-    if there.gpus < 1:
+    cpus = min(_MOST_CPUS, _share(there.total("CPU") - 1, num_workers))
+    if there.total("GPU") < 1:
         call: Any = _call
         return dataset.map_batches(
             call,
@@ -90,7 +90,7 @@ def map_with_model(
         fn_constructor_kwargs=step,
         compute=ActorPoolStrategy(min_size=1, initial_size=num_workers, max_size=num_workers),
         num_cpus=cpus,
-        num_gpus=min(1.0, _share(there.gpus, num_workers)),
+        num_gpus=min(1.0, _share(there.total("GPU"), num_workers)),
     )
 
 

@@ -9,9 +9,9 @@ from rich.text import Text
 
 from rnntune import cache, cluster, dataset, proposals, space
 from rnntune.config import Config
-from rnntune.errors import ClusterError, DataError
+from rnntune.errors import DataError
 from rnntune.progress import Terminal
-from rnntune.train import describe_skipped
+from rnntune.train import describe_skipped, worker_resources
 from rnntune.trial import feed_key
 
 __all__ = ["Plan", "make_plan", "median_length", "place_trials", "prepare_all"]
@@ -32,7 +32,7 @@ class Plan:
         epochs: most epochs of a trial.
         train_rows: training rows of an epoch.
         object_store_bytes: memory of the object store that the shared rows take.
-        object_store_total_bytes: what the cluster has of it.
+        object_store_total_bytes: what a node has of it.
     """
 
     num_trials: int
@@ -66,11 +66,13 @@ class Plan:
             f"trials: {self.num_trials}, {self.at_once} at once, {workers} a trial",
             f"training: at most {self.epochs} epochs of {self.train_rows:,} rows a trial",
             f"object store: {self.object_store_bytes / 1e6:,.1f} MB of "
-            f"{self.object_store_total_bytes / 1e6:,.0f} MB",
+            f"{self.object_store_total_bytes / 1e6:,.0f} MB on each node",
         ]
 
 
-def place_trials(config: Config, there: cluster.Resources) -> tuple[int, bool, dict[str, float]]:
+def place_trials(
+    config: Config, found: space.Space, there: cluster.Resources
+) -> tuple[int, bool, dict[str, float]]:
     """How many trials run at once, whether on GPUs, and the resources of one worker.
 
     An autoscaler is asked for as many as `tune.max_concurrent_trials` says.
@@ -78,29 +80,12 @@ def place_trials(config: Config, there: cluster.Resources) -> tuple[int, bool, d
     Raises:
         ClusterError: the cluster cannot hold one trial, with the numbers.
     """
-    workers = config.tune.workers_per_trial
-    use_gpu = config.train.use_gpu
-    gpu = there.gpus + there.more_gpus > 0 if use_gpu == "auto" else use_gpu
-    resources = {"CPU": 1.0, **({"GPU": 1.0} if gpu else {}), **config.train.resources_per_worker}
+    gpu, resources = worker_resources(config, there)
+    room = there.require(config.tune.workers_per_trial, resources)
     at_once: float = config.tune.max_concurrent_trials or math.inf
-    more = {"CPU": there.more_cpus, "GPU": there.more_gpus}
-    for name, have in (("CPU", there.cpus), ("GPU", there.gpus)):
-        each = resources.get(name, 0.0)
-        if not each:
-            continue
-        places = int(have / each + 1e-9)
-        if name == "CPU":
-            places = sum(int(cpus / each + 1e-9) for cpus in there.node_cpus)
-        places += int(more[name] / each + 1e-9)
-        if there.autoscales and config.tune.max_concurrent_trials:
-            continue
-        if places < workers and not there.autoscales:
-            raise ClusterError(
-                f"a trial has {workers} workers with {each:g} {name} each and needs "
-                f"{workers * each:g} {name}; the cluster has {have:g} (room for {places} workers)"
-            )
-        at_once = min(at_once, max(1, places // workers))
-    at_once = min(at_once, proposals.num_trials(config.tune, space.parse(config)))
+    if math.isinf(at_once) or not there.autoscales:
+        at_once = min(at_once, max(1, room // config.tune.workers_per_trial))
+    at_once = min(at_once, proposals.num_trials(config.tune, found))
     return int(at_once), gpu, resources
 
 
@@ -129,7 +114,7 @@ def prepare_all(
 def make_plan(config: Config, found: space.Space, prepared: Mapping[str, cache.Prepared]) -> Plan:
     """The plan of a search over prepared data."""
     there = cluster.resources()
-    at_once, use_gpu, resources = place_trials(config, there)
+    at_once, use_gpu, resources = place_trials(config, found, there)
     shared = 0
     for each in prepared.values():
         if cache.fits_store(each, there.object_store_bytes):
@@ -143,7 +128,7 @@ def make_plan(config: Config, found: space.Space, prepared: Mapping[str, cache.P
         workers=config.tune.workers_per_trial,
         resources=resources,
         use_gpu=use_gpu,
-        epochs=config.train.epochs,
+        epochs=found.highest("train.epochs", config.train.epochs),
         train_rows=first.splits["train"].num_rows,
         object_store_bytes=shared,
         object_store_total_bytes=there.object_store_bytes,

@@ -1,20 +1,20 @@
 """What to try next, and when to stop: functions of the trials so far, with no state of their own.
 
-Trial n of a search draws from a generator seeded with (seed, n), so the same search proposes
-the same trials, however often it was interrupted.
+Trial n of a search draws from a generator seeded with (seed, n), so a random search or a grid
+proposes the same trials however often it was interrupted. TPE looks at the trials that have ended:
+with several at once it depends on which of them end first.
 """
 
-import contextlib
+import dataclasses
 import math
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from rnntune.config import TuneConfig
 from rnntune.errors import ConfigError
-from rnntune.journal import Trial, score
+from rnntune.journal import Trial, quiet_optuna, score
 from rnntune.space import Dimension, Space, grid_point
 
 __all__ = ["check", "mode_of", "num_trials", "propose"]
@@ -45,10 +45,10 @@ def check(config: TuneConfig, space: Space) -> None:
             f"tune.space: {space.swept[0].name}: tpe cannot sweep a grid; use choice, or "
             "tune.searcher random or grid"
         )
-    if config.scheduler == "pbt":
+    natural = mode_of(dataclasses.replace(config, mode=None))
+    if config.mode not in (None, natural):
         raise ConfigError(
-            "tune.scheduler: pbt is not available: its exchange of weights between trials "
-            "could not be resumed exactly; use asha or none"
+            f"tune.mode: {config.mode} of {config.metric} would choose the worst; leave mode out"
         )
 
 
@@ -57,8 +57,7 @@ def num_trials(config: TuneConfig, space: Space) -> int:
     if config.searcher == "grid":
         assert space.size is not None
         return space.size + len(config.points_to_evaluate)
-    passes = math.prod(dimension.size or 1 for dimension in space.swept)
-    return config.num_trials * passes
+    return config.num_trials * space.num_swept
 
 
 def propose(
@@ -81,8 +80,7 @@ def propose(
         return _tpe(config, space, number, trials)
     values = space.sample(random)
     if space.swept:
-        passes = math.prod(dimension.size or 1 for dimension in space.swept)
-        values |= grid_point(space.swept, number % passes)
+        values |= grid_point(space.swept, number % space.num_swept)
     if number < len(points):
         values |= points[number]
     return values
@@ -98,7 +96,7 @@ def _tpe(config: TuneConfig, space: Space, number: int, trials: Sequence[Trial])
 
     startup = min(max(num_trials(config, space) // 4, _MIN_STARTUP), _MAX_STARTUP)
     seed = int(np.random.SeedSequence([config.seed, number]).generate_state(1)[0])
-    with _quiet():
+    with quiet_optuna():
         sampler = optuna.samplers.TPESampler(
             seed=seed, n_startup_trials=startup, constant_liar=True, multivariate=True
         )
@@ -157,17 +155,3 @@ def _told(trial: Trial, config: TuneConfig, space: Space, distributions: dict[st
         distributions=distributions,
         intermediate_values=steps,
     )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    import optuna
-
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(before)

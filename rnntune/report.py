@@ -99,7 +99,8 @@ def run_table(place: str, result: Mapping[str, Any]) -> Table:
     if "num_trials" in result:
         table.add_row("trials", f"{result['num_trials']}, {result['num_errors']} failed")
     table.add_row("training", f"{result['train_rows_per_s']:,.0f} rows/s")
-    table.add_row("padding", f"{result['padding_fraction']:.2%}")
+    if (padding := result["padding_fraction"]) is not None:
+        table.add_row("padding", f"{padding:.2%}")
     seconds = result["seconds"]
     parts = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items() if name != "total")
     table.add_row("time", f"{duration(seconds['total'])} ({parts})")

@@ -1,5 +1,6 @@
 """A run's folder: what is in it, and whether a new run may use it."""
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -135,6 +136,7 @@ class EventFiles:
             return
         self._writer.close()
         if self._aside is not None:
-            storage.copy_folder(self._aside.name, self._target)
+            with contextlib.suppress(storage.StorageError):  # what matters fails in the workers
+                storage.copy_folder(self._aside.name, self._target)
             self._aside.cleanup()
         self._writer = None

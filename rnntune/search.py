@@ -76,11 +76,6 @@ class Search:
         budget = self.config.tune.time_budget_s
         return budget is not None and self.elapsed_s >= budget
 
-    @property
-    def running(self) -> list[Trial]:
-        """Trials that run now."""
-        return [self.journal.trials[number] for number in sorted(self._started)]
-
     def run(
         self, job: Job, resources: PlacementGroupFactory, meanwhile: Callable[[], None]
     ) -> None:
@@ -110,7 +105,7 @@ class Search:
             outcome = in_thread(tuner.fit, meanwhile, self._stop)
         if isinstance(outcome, BaseException):
             raise outcome
-        for trial in self.running:
+        for trial in self.journal.trials:
             self.end(trial.number, "stopped", "time is up" if self.out_of_time else "stopped")
         self.journal.elapsed(self.elapsed_s)
         self._tidy()
@@ -122,11 +117,11 @@ class Search:
                 storage.delete(storage.join(self.place, name))
 
     def _run_config(self) -> RunConfig:
-        parent, _, name = self.place.rpartition("/")
-        filesystem, path = storage.locate(parent)
+        filesystem, path = storage.locate(self.place)
+        parent, _, name = path.rpartition("/")
         return RunConfig(
             name=name,
-            storage_path=path,
+            storage_path=parent,
             storage_filesystem=filesystem,
             checkpoint_config=CheckpointConfig(num_to_keep=1),
             failure_config=FailureConfig(max_failures=self.config.train.max_failures),
@@ -143,10 +138,7 @@ class Search:
         tune = self.config.tune
         if tune.scheduler == "none":
             return FIFOScheduler()
-        longest = max(
-            [self.config.train.epochs]
-            + [v for d in self.space.dimensions if d.name == "train.epochs" for v in d.args[:2]]
-        )
+        longest = self.space.highest("train.epochs", self.config.train.epochs)
         scheduler = ASHAScheduler(
             time_attr="epoch",
             metric=self.metric,
@@ -161,7 +153,7 @@ class Search:
             trial = self.journal.trials[number]
             told: Any = SimpleNamespace(trial_id=trial.name)
             decision = bracket.on_result(told, metrics["epoch"], sign * metrics[self.metric])
-            last = metrics is trial.history[-1]
+            last = metrics is trial.history[-1] and metrics["epoch"] < trial.epochs
             if last and decision == TrialScheduler.STOP and not trial.is_over:
                 self.journal.end(number, "stopped", _behind(metrics["epoch"]), 0.0)
         return scheduler
@@ -222,9 +214,10 @@ class Search:
 
     def end(self, number: int, state: str, reason: str) -> None:
         """Note how a trial ended, and delete the checkpoints of all that are over but the best."""
-        if number not in self._started:
+        if self.journal.trials[number].is_over:
             return
-        seconds = time.monotonic() - self._started.pop(number)
+        now = time.monotonic()
+        seconds = now - self._started.pop(number, now)
         self.journal.end(number, state, reason, round(seconds, 3))
         over = [trial for trial in self.journal.trials if trial.is_over]
         best = best_of(over, self.metric, self.mode)

@@ -9,6 +9,7 @@
 Both ends belong to a range; steps are counted from its low end.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import itertools
@@ -42,6 +43,7 @@ _NOT_SEARCHED = {
     "data.validation_fraction": "trials are compared on the same rows",
     "data.seed": "trials are compared on the same rows",
     "data.format": "trials are compared on the same rows",
+    "data.text_columns": "trials are compared on the same rows, which their text deals out",
     "data.label_column": "trials are compared on the same rows",
     "data.on_bad_rows": "trials are compared on the same rows",
     "data.cache_dir": "it belongs to the run",
@@ -97,6 +99,11 @@ class Dimension:
         if self.is_list:
             return len(self.args)
         return None if self.step is None else self._num_steps() + 1
+
+    @property
+    def highest(self) -> Any:
+        """The largest value."""
+        return max(self.args) if self.is_list else self.nearest(self.args[1])
 
     def _num_steps(self) -> int:
         low, high = self.args[:2]
@@ -172,6 +179,15 @@ class Space:
         """Number of configurations; None: without end."""
         sizes = [dimension.size for dimension in self.dimensions]
         return None if None in sizes else math.prod(s for s in sizes if s is not None)
+
+    def highest(self, name: str, default: Any) -> Any:
+        """The largest value of a setting, which is the default if it is not searched."""
+        return next((d.highest for d in self.dimensions if d.name == name), default)
+
+    @property
+    def num_swept(self) -> int:
+        """Number of combinations of the dimensions of kind `grid`."""
+        return math.prod(dimension.size or 1 for dimension in self.swept)
 
     @property
     def swept(self) -> tuple[Dimension, ...]:
@@ -268,8 +284,16 @@ def _dimension(name: str, spec: Any) -> Dimension:
     if kind in _LISTS:
         _check_list(where, kind, args)
     else:
+        args = [_number(value) for value in args]
         _check_range(where, kind, args)
     return Dimension(name=name, kind=kind, args=tuple(args))
+
+
+def _number(value: Any) -> Any:
+    """The number that a text is: to YAML 1e-4, without a point, is a text."""
+    with contextlib.suppress(ValueError):
+        return float(value) if isinstance(value, str) else value
+    return value
 
 
 def _check_list(where: str, kind: str, args: list[Any] | tuple[Any, ...]) -> None:

@@ -14,15 +14,15 @@ import numpy as np
 from rnntune import cache, cluster, dataset, storage
 from rnntune.config import Config, DataConfig
 from rnntune.encoding import SPLITS
-from rnntune.errors import ClusterError, RnntuneError, RunError
+from rnntune.errors import RnntuneError, RunError
 from rnntune.probe import probe
 from rnntune.progress import Terminal, in_thread
 from rnntune.recovery import CHECKPOINTS, check_checkpoints
 from rnntune.run import EventFiles, RunFolder
 from rnntune.worker import Feed, run_worker
 
-__all__ = ["TrainResult", "best_weights", "describe_skipped", "finish", "fit_workers"]
-__all__ += ["make_feed", "save_model", "scaling", "train"]
+__all__ = ["TrainResult", "best_weights", "describe_skipped", "explained", "finish", "fit_workers"]
+__all__ += ["make_feed", "save_model", "scaling", "train", "worker_resources"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,8 @@ def make_feed(
     if not in_store:
         terminal.line(
             f"encoded data ({prepared.encoded_bytes / 1e6:,.0f} MB) is more than a third of the "
-            f"object store ({there.object_store_bytes / 1e6:,.0f} MB): streaming from the cache"
+            f"object store of a node ({there.object_store_bytes / 1e6:,.0f} MB): "
+            "streaming from the cache"
         )
     vectors, vector_dim = None, 0
     if config.model.word_vectors:
@@ -147,30 +148,27 @@ def _word_vectors(
     return text.load_word_vectors(name, words, storage.locate(local)[1])
 
 
+def worker_resources(config: Config, there: cluster.Resources) -> tuple[bool, dict[str, float]]:
+    """Whether to train on GPUs, and the least resources of a worker."""
+    use_gpu = config.train.use_gpu
+    gpu = there.total("GPU") > 0 if use_gpu == "auto" else use_gpu
+    return gpu, {"CPU": 1.0, **({"GPU": 1.0} if gpu else {}), **config.train.resources_per_worker}
+
+
 def scaling(config: Config, there: cluster.Resources) -> tuple[bool, dict[str, float]]:
-    """Whether to train on GPUs, and the resources of one worker.
+    """Whether to train on GPUs, and the resources of one worker; CPU workers share all CPUs.
 
     Raises:
         ClusterError: the cluster cannot hold the workers, with the numbers.
     """
-    wanted, least = config.train.max_workers, config.train.num_workers
-    least = least[0] if isinstance(least, tuple) else least
-    use_gpu = config.train.use_gpu
-    gpu = there.gpus + there.more_gpus >= 1 if use_gpu == "auto" else use_gpu
-    resources = dict(config.train.resources_per_worker)
-    if not resources:
-        cpus = max(1.0, there.cpus // wanted) if not gpu else 1.0
-        resources = {"CPU": float(min(cpus, there.node_cpus[0] if there.node_cpus else cpus))}
-        if gpu:
-            resources["GPU"] = 1.0
-    for name, have in (("CPU", there.cpus), ("GPU", there.gpus)):
-        need = least * resources.get(name, 0)
-        more = there.more_cpus if name == "CPU" else there.more_gpus
-        if need > have + more and not there.autoscales:
-            raise ClusterError(
-                f"{least} workers with {resources.get(name, 0):g} {name} each need {need:g}, "
-                f"the cluster has {have:g}"
-            )
+    gpu, resources = worker_resources(config, there)
+    if not gpu and not config.train.resources_per_worker:
+        most = int(max((node.get("CPU", 0.0) for node in there.nodes), default=0))
+        wanted = config.train.max_workers
+        shares = (cpus for cpus in range(most, 0, -1) if there.room({"CPU": cpus}) >= wanted)
+        resources["CPU"] = float(next(shares, 1))
+    least = config.train.num_workers
+    there.require(least[0] if isinstance(least, tuple) else least, resources)
     return gpu, resources
 
 
@@ -213,11 +211,13 @@ def fit_workers(
     )
     start = time.time()
     follower = _Follower(board, folder, terminal)
-    outcome = in_thread(trainer.fit, follower.look)
-    follower.close()
-    board.clear()
+    try:
+        outcome = in_thread(trainer.fit, follower.look)
+    finally:
+        follower.close()
+        board.clear()
     if isinstance(outcome, BaseException):
-        raise _explained(outcome, folder.place)
+        raise explained(outcome, folder.place)
     returned: dict[str, Any] = outcome.return_value
     if returned.get("error"):
         raise RnntuneError(returned["error"])
@@ -226,13 +226,14 @@ def fit_workers(
     return returned
 
 
-def _explained(error: BaseException, place: str) -> BaseException:
+def explained(error: BaseException, place: str) -> BaseException:
     """The user's mistake, the storage's failure or the last line of what the workers said."""
     import ray
     from ray.train import TrainingFailedError
+    from ray.tune import TuneError
 
     found = dataset.users_error(error)
-    known = (ray.exceptions.RayError, TrainingFailedError, RuntimeError)
+    known = (ray.exceptions.RayError, TrainingFailedError, TuneError, RuntimeError)
     if isinstance(found, RnntuneError) or not isinstance(error, known):
         return found
     failures = list(getattr(error, "worker_failures", {}).values())

@@ -19,7 +19,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rnntune import storage
 from rnntune.config import Config, flatten
@@ -27,6 +27,9 @@ from rnntune.epochs import scoring_batches
 from rnntune.errors import RnntuneError, RunError
 from rnntune.limits import OverLimitError, measured_model
 from rnntune.worker import Feed, build_model, num_threads, train_batches
+
+if TYPE_CHECKING:
+    from rnntune.checkpoint import Snapshot
 
 __all__ = ["Job", "feed_key", "latest_checkpoint", "rows_of", "run_trial"]
 
@@ -86,14 +89,17 @@ def run_trial(settings: dict[str, Any], job: Job) -> None:
             print(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
             print(json.dumps(settings["values"]))
             if job.workers > 1:
+                log.write()
                 _run_workers(config, settings, job)
             else:
                 _run_here(config, settings, job, log)
+        except (OSError, storage.StorageError):
+            raise  # it may pass, and Ray Tune tries again
         except Exception as error:
             traceback.print_exc()
-            log.write()
             ray.tune.report(_ended(error))
         finally:
+            log.write()
             _give_back_memory()
 
 
@@ -136,11 +142,14 @@ class _Log:
             yield
 
     def write(self) -> None:
-        storage.write_text(self._place, self._text.getvalue())
+        """Write what is new behind what is there."""
+        before = storage.read_text(self._place) if storage.exists(self._place) else ""
+        storage.write_text(self._place, before + self._text.getvalue())
+        self._text.seek(0)
+        self._text.truncate()
 
 
 def _run_here(config: Config, settings: dict[str, Any], job: Job, log: _Log) -> None:
-    import ray
     import ray.tune
     import torch
 
@@ -148,47 +157,49 @@ def _run_here(config: Config, settings: dict[str, Any], job: Job, log: _Log) -> 
     device = torch.device("cuda" if job.use_gpu and torch.cuda.is_available() else "cpu")
     feed = rows_of(job, settings["values"])
     model, size = measured_model(config, feed, job.text_length, device)
-    checkpoint = ray.tune.get_checkpoint()
-    found = checkpoint.path if checkpoint else latest_checkpoint(job.place, settings["folders"])
-    with tempfile.TemporaryDirectory() as aside:
-        local = storage.local_copy(found, aside) if found else None
+    _fit(config, settings, job, model, device, _reporter(ray.tune, size, log))
 
-        def report(metrics: dict[str, Any], snapshot: Any) -> None:
-            from rnntune.checkpoint import save_snapshot
 
-            print(json.dumps(metrics))
-            log.write()
-            if snapshot is None:
-                ray.tune.report({**metrics, **size})
-                return
-            with tempfile.TemporaryDirectory() as folder:
-                save_snapshot(Path(folder), snapshot)
-                kept = ray.tune.Checkpoint.from_directory(folder)
-                ray.tune.report({**metrics, **size}, checkpoint=kept)
+def _reporter(
+    to: Any, size: Mapping[str, Any], log: _Log
+) -> Callable[[dict[str, Any], "Snapshot | None"], None]:
+    """A function that tells Ray Tune or Ray Train an epoch's metrics, and keeps its snapshot."""
+    from rnntune.checkpoint import save_snapshot
 
-        _fit(config, settings["values"], job, model, device, 0, 1, report, local)
+    def report(metrics: dict[str, Any], snapshot: "Snapshot | None") -> None:
+        print(json.dumps(metrics))
+        log.write()
+        if snapshot is None:
+            to.report({**metrics, **size})
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            save_snapshot(Path(folder), snapshot)
+            to.report({**metrics, **size}, checkpoint=to.Checkpoint.from_directory(folder))
+
+    return report
 
 
 def _fit(
     config: Config,
-    values: Mapping[str, Any],
+    settings: Mapping[str, Any],
     job: Job,
     model: Any,
     device: Any,
-    rank: int,
-    world_size: int,
-    report: Callable[[dict[str, Any], Any], None],
-    checkpoint: str | None,
+    report: Callable[[dict[str, Any], "Snapshot | None"], None],
+    *,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> None:
     """The loop over one rank's rows; `report` gets an epoch's metrics and its snapshot."""
     from rnntune import loop
     from rnntune.checkpoint import load_snapshot
 
-    feed = rows_of(job, values)
-    identity = {"data": feed.fingerprint, "values": json.loads(json.dumps(dict(values)))}
+    feed = rows_of(job, settings["values"])
+    identity = {"data": feed.fingerprint, "values": json.loads(json.dumps(settings["values"]))}
     resume = None
-    if checkpoint is not None:
-        resume = load_snapshot(Path(checkpoint), identity)
+    if (found := latest_checkpoint(job.place, settings["folders"])) is not None:
+        with tempfile.TemporaryDirectory() as aside:
+            resume = load_snapshot(Path(storage.local_copy(found, aside)), identity)
         print(json.dumps({"went_on_after_epoch": resume.state.epoch}))
         for metrics in resume.state.history:  # the search may have been killed before it heard
             report({**metrics, "complete": False}, None)
@@ -299,10 +310,10 @@ def _worker(settings: dict[str, Any]) -> dict[str, Any]:
     """One rank of a trial; how it went wrong is returned: trying again would not mend it."""
     try:
         _work(settings)
-    except Exception as error:
-        if isinstance(error, RnntuneError):
-            return _ended(error)
+    except storage.StorageError:
         raise
+    except RnntuneError as error:
+        return _ended(error)
     return {}
 
 
@@ -312,8 +323,6 @@ def _work(settings: dict[str, Any]) -> None:
     import ray.train.torch
     import torch
 
-    from rnntune.checkpoint import save_snapshot
-
     job: Job = ray.get(settings["job"])
     config = Config().override(flatten(settings["config"]))
     context = ray.train.get_context()
@@ -322,19 +331,10 @@ def _work(settings: dict[str, Any]) -> None:
     torch.set_num_threads(num_threads(config.model.hidden_size))
     torch.manual_seed(config.train.seed)
     model = build_model(config, rows_of(job, settings["values"]), device)
-
-    def report(metrics: dict[str, Any], snapshot: Any) -> None:
-        told = {**metrics, **settings["size"]}
-        if snapshot is None or rank != 0:
-            ray.train.report(told)
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            save_snapshot(Path(folder), snapshot)
-            ray.train.report(told, checkpoint=ray.train.Checkpoint.from_directory(folder))
-
-    checkpoint = ray.train.get_checkpoint()
-    found = checkpoint.path if checkpoint else latest_checkpoint(job.place, settings["folders"])
-    with tempfile.TemporaryDirectory() as aside:
-        local = storage.local_copy(found, aside) if found else None
-        fit = functools.partial(_fit, config, settings["values"], job, model, device)
-        fit(rank, world_size, report, local)
+    fit = functools.partial(_fit, config, settings, job, model, device)
+    if rank != 0:
+        fit(lambda metrics, _: ray.train.report(metrics), rank=rank, world_size=world_size)
+        return
+    log = _Log(storage.join(job.place, settings["folders"][-1], "log.txt"))
+    with log.capture():
+        fit(_reporter(ray.train, settings["size"], log), world_size=world_size)

@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import yaml
@@ -14,10 +14,13 @@ from rnntune.errors import RunError
 from rnntune.journal import Journal, Trial
 from rnntune.leaderboard import leaderboard, standing, standing_line
 from rnntune.preflight import Plan, make_plan, median_length, place_trials, prepare_all
+from rnntune.probe import probe
 from rnntune.progress import Terminal
+from rnntune.recovery import check_checkpoints
 from rnntune.run import RunFolder
 from rnntune.train import (
     best_weights,
+    explained,
     finish,
     fit_workers,
     make_feed,
@@ -25,6 +28,9 @@ from rnntune.train import (
 )
 from rnntune.trial import Job, feed_key, latest_checkpoint
 from rnntune.worker import Feed
+
+if TYPE_CHECKING:
+    from rnntune.classifier import TextClassifier
 
 __all__ = ["TuneResult", "leaderboard", "plan", "tune"]
 
@@ -45,6 +51,13 @@ class TuneResult:
     trials: pd.DataFrame
     best: Config
 
+    @property
+    def model(self) -> "TextClassifier":
+        """The best model, loaded."""
+        from rnntune.classifier import load
+
+        return load(self.place)
+
 
 def plan(config: Config, *, verbose: bool = False, terminal: Terminal | None = None) -> Plan:
     """What `tune` would do with a configuration, without a trial; the data is prepared.
@@ -57,7 +70,7 @@ def plan(config: Config, *, verbose: bool = False, terminal: Terminal | None = N
     found = space.parse(config)
     proposals.check(config.tune, found)
     with cluster.connect(verbose=verbose):
-        place_trials(config, cluster.resources())
+        place_trials(config, found, cluster.resources())
         return make_plan(config, found, prepare_all(config, found, terminal))
 
 
@@ -91,7 +104,8 @@ def tune(
     found = space.parse(config)
     proposals.check(config.tune, found)
     with cluster.connect(verbose=verbose):
-        place_trials(config, cluster.resources())
+        place_trials(config, found, cluster.resources())
+        probe([folder.place, config.data.cache_dir])
         connected = time.perf_counter()
         prepared = prepare_all(config, found, terminal)
         if not resume:
@@ -140,7 +154,9 @@ class _Session:
         prepared: dict[str, cache.Prepared],
         terminal: Terminal,
     ) -> None:
-        self.config, self.folder, self.space, self.terminal = config, folder, found, terminal
+        # A trial's workers are the search's; best.yaml and a second training have as many.
+        self.config = config.override({"train.num_workers": config.tune.workers_per_trial})
+        self.folder, self.space, self.terminal = folder, found, terminal
         self.prepared = prepared
         self.plan = make_plan(config, found, prepared)
         self.feeds = self._feeds()
@@ -190,6 +206,8 @@ class _Session:
         try:
             if not found.all_over():
                 found.run(job, PlacementGroupFactory([bundle]), show)
+        except Exception as error:
+            raise explained(error, self.folder.place) from error
         finally:
             self.terminal.done()
             self._write_table()
@@ -275,6 +293,7 @@ class _Session:
             "test": cache.share(prepared, "test", in_store=in_store),
         }
         whole = dataclasses.replace(feed, parts=parts)
+        check_checkpoints(self.folder.place)
         self.terminal.line("training the best configuration on training plus validation rows")
         again = chosen.override({"train.patience": 0})
         outcome = fit_workers(again, self.folder, whole, self.terminal)
@@ -289,8 +308,7 @@ class _Session:
 
     def _counts(self, best: Trial) -> dict[str, Any]:
         trials = self.journal.trials
-        timed = [t for t in trials if t.state in ("finished", "stopped") and t.attempts == 1]
-        overheads = [max(0.0, trial.seconds - trial.own_s) for trial in timed]
+        overheads = [t.overhead_s for t in trials if t.overhead_s is not None]
         states = [trial.state for trial in trials]
         names = list(self.config.tune.space)
         seed = self.config.tune.seed

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rnntune import cache, dataset, storage, text
+from rnntune import cache, cluster, dataset, storage, text
 from rnntune.config import Config, DataConfig
 from rnntune.errors import DataError
 
@@ -108,6 +108,14 @@ def test_a_second_run_starts_from_the_cache(corpus, tmp_path, prepared):
     assert not other.from_cache
     assert other.splits["train"].num_cut > 0
     assert len(other.splits["train"].length_rows) == 4
+
+
+def test_rows_that_the_object_store_cannot_hold_are_told_of(ray_session, tmp_path, monkeypatch):
+    spilled = iter([10_000_000, 52_000_000])
+    monkeypatch.setattr(cluster, "spilled_bytes", lambda: next(spilled))
+    told: list[str] = []
+    dataset.prepare(_data(_corpus(tmp_path / "in", 60), tmp_path / "cache"), told.append)
+    assert any("42 MB were spilled to disk" in line for line in told)
 
 
 def test_a_changed_file_is_prepared_again(ray_session, tmp_path):

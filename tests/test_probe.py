@@ -52,9 +52,10 @@ def test_storage_that_only_one_node_can_see(tmp_path):
             wait_until(lambda: num_nodes(head) == 2 or node.process.poll() is not None, 60)
             if node.process.poll() is not None:
                 pytest.skip("this machine does not let a process have mounts of its own")
-            for output, cache in ((private, shared), (shared, private)):
+            unshared = [("train", private, shared), ("train", shared, private)]
+            for verb, output, cache in [*unshared, ("tune", private, shared)]:
                 places = [f"--output={output}/run", f"--data.cache_dir={cache}/cache"]
-                run = rnntune("train", *tiny(), *places, RAY_ADDRESS=head.address)
+                run = rnntune(verb, *tiny(), *places, RAY_ADDRESS=head.address)
                 _, err = ended(run, status=2)
                 (line,) = err.splitlines()
                 place = f"{private}/{'run' if output == private else 'cache'}"

@@ -114,12 +114,35 @@ def test_a_killed_search_goes_on(address, news):
     checkpoint.read_model(place)
 
 
-@pytest.mark.parametrize("setting", ["--output", "--data.cache_dir", "--data"])
-def test_a_bucket_that_is_not_there(address, news, tmp_path, setting):
+def test_a_trial_whose_process_dies_goes_on(address, news):
+    place = "s3://bucket/runs/dying"
+    settings = tiny(train__epochs=20, tune__num_trials=1, tune__scheduler="none")
+    search = rnntune("tune", *news, *settings, f"--output={place}", "--json", RAY_ADDRESS=address)
+    trials = storage.join(place, "trials.jsonl")
+    wait_until(lambda: any(len(t.history) >= 2 for t in Journal(trials).trials), timeout_s=60)
+    log = storage.join(place, "search", "trial-0000", "log.txt")
+    os.kill(json.loads(storage.read_text(log).splitlines()[0])["pid"], signal.SIGKILL)
+    out, _ = ended(search)
+    result = json.loads(out.splitlines()[-1])
+    assert (result["num_finished"], result["epochs"]) == (1, 20)
+    (went_on,) = [line for line in storage.read_text(log).splitlines() if "went_on" in line]
+    assert json.loads(went_on)["went_on_after_epoch"] >= 2
+
+
+@pytest.mark.parametrize(
+    ("verb", "setting"),
+    [
+        ("train", "--output"),
+        ("train", "--data.cache_dir"),
+        ("train", "--data"),
+        ("tune", "--output"),
+    ],
+)
+def test_a_bucket_that_is_not_there(address, news, tmp_path, verb, setting):
     places = {"--output": f"{tmp_path}/run", "--data.cache_dir": f"{tmp_path}/cache"}
     places[setting] = "s3://nowhere/folder"
     arguments = [f"{name}={place}" for name, place in places.items()]
-    _, err = ended(rnntune("train", *tiny(), *arguments, RAY_ADDRESS=address), status=2)
+    _, err = ended(rnntune(verb, *tiny(), *arguments, RAY_ADDRESS=address), status=2)
     (line,) = err.splitlines()
     assert line.startswith("rnntune: ")
     assert "s3://nowhere/folder" in line

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import yaml
 
 from rnntune import proposals, space
 from rnntune.config import Config, TuneConfig
@@ -38,12 +39,14 @@ def refused(dims: dict, **tune) -> str:
         ({"modell.cell": {"choice": ["gru"]}}, "unknown setting modell.cell"),
         ({"tune.num_trials": {"choice": [1]}}, "unknown setting tune.num_trials"),
         ({"data.source": {"choice": ["a"]}}, "the same rows"),
+        ({"data.text_columns": {"choice": [["a"], ["b"]]}}, "the same rows, which their text"),
         ({"train.num_workers": {"choice": [1]}}, "use tune.workers_per_trial"),
         ({LR: {"logunifrom": [0.1, 1]}}, "did you mean loguniform?"),
         ({LR: {"uniform": [1, 0.1]}}, "1 is not less than 0.1"),
         ({LR: {"loguniform": [0, 1]}}, "must be more than 0 to have a logarithm"),
         ({LR: {"uniform": [0.1]}}, "must be [low, high]"),
         ({LR: {"uniform": 0.1}}, "must be a list, not 0.1"),
+        ({LR: {"uniform": ["low", 2]}}, "must be [low, high] in numbers"),
         ({LR: {"uniform": [True, 2]}}, "must be [low, high] in numbers"),
         ({LR: {"quniform": [0.1, 1, 2]}}, "the step 2 must lie within the range"),
         ({LR: {}}, "must be one distribution"),
@@ -64,11 +67,18 @@ def test_a_wrong_space_is_refused_by_name(dims, told):
     assert all(name in message for name in dims)
 
 
+def test_a_number_that_yaml_takes_for_text_is_a_number():
+    tree = yaml.safe_load("{tune: {space: {train.learning_rate: {loguniform: [1e-4, 1e-2]}}}}")
+    (found,) = space.parse(Config.load(None, {"tune.space": tree["tune"]["space"]})).dimensions
+    assert found.args == (1e-4, 1e-2)
+
+
 @pytest.mark.parametrize(
     ("tune", "told"),
     [
         ({"searcher": "grid"}, "grid needs values with an end"),
-        ({"scheduler": "pbt"}, "pbt is not available"),
+        ({"mode": "min"}, "min of validation_accuracy would choose the worst"),
+        ({"metric": "validation_loss", "mode": "max"}, "would choose the worst"),
         ({"points_to_evaluate": [{LR: 5.0}]}, "5.0 is not in uniform [0.1, 1.0]"),
         ({"points_to_evaluate": [{"train.lerning_rate": 0.5}]}, "did you mean train.learning"),
     ],

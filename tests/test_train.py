@@ -1,6 +1,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -89,24 +90,53 @@ def test_word_vectors_go_into_the_model(ray_session, tiny, tmp_path):
     assert model.frozen is not None
 
 
-def _cluster(cpus: float, gpus: float = 0) -> cluster.Resources:
-    return cluster.Resources(
-        cpus=cpus, gpus=gpus, nodes=1, object_store_bytes=10**9, node_cpus=(cpus,)
-    )
+def _cluster(*node_cpus: float, gpus: float = 0, autoscales: bool = False) -> cluster.Resources:
+    nodes = tuple({"CPU": cpus, "GPU": gpus} for cpus in node_cpus)
+    return cluster.Resources(nodes=nodes, object_store_bytes=10**9, autoscales=autoscales)
 
 
-def test_scaling():
-    assert scaling(Config(), _cluster(4)) == (False, {"CPU": 4.0})
-    two = Config().override({"train.num_workers": 2})
-    assert scaling(two, _cluster(5)) == (False, {"CPU": 2.0})
-    assert scaling(two, _cluster(8, gpus=2)) == (True, {"CPU": 1.0, "GPU": 1.0})
-    assert scaling(two.override({"train.use_gpu": False}), _cluster(8, gpus=2))[0] is False
-    with pytest.raises(ClusterError, match=r"2 workers .* need 2, the cluster has 1"):
-        scaling(two, _cluster(1))
-    growing = dataclasses.replace(_cluster(1), more_cpus=8.0, more_gpus=2.0)
-    assert scaling(two, growing) == (True, {"CPU": 1.0, "GPU": 1.0})
-    with pytest.raises(ClusterError, match="GPU"):
-        scaling(Config().override({"train.use_gpu": True}), _cluster(4))
+def _workers(num_workers: int | list[int], **train: Any) -> Config:
+    settings = {"num_workers": num_workers, **train}
+    return Config.load(None, {f"train.{name}": value for name, value in settings.items()})
+
+
+@pytest.mark.parametrize(
+    ("config", "there", "scaled"),
+    [
+        (_workers(1), _cluster(4), (False, {"CPU": 4.0})),
+        (_workers(2), _cluster(5), (False, {"CPU": 2.0})),
+        (_workers(4), _cluster(4, 4, 4), (False, {"CPU": 2.0})),
+        (_workers(2), _cluster(8, 2), (False, {"CPU": 4.0})),
+        (_workers([1, 4]), _cluster(2), (False, {"CPU": 1.0})),
+        (_workers(2), _cluster(0, autoscales=True), (False, {"CPU": 1.0})),
+        (_workers(2), _cluster(8, gpus=2), (True, {"CPU": 1.0, "GPU": 1.0})),
+        (_workers(1, use_gpu=False), _cluster(8, gpus=2), (False, {"CPU": 8.0})),
+        (
+            _workers(1, resources_per_worker={"CPU": 3}),
+            _cluster(4, gpus=1),
+            (True, {"CPU": 3.0, "GPU": 1.0}),
+        ),
+    ],
+)
+def test_workers_share_the_cpus_as_the_nodes_hold_them(config, there, scaled):
+    assert scaling(config, there) == scaled
+
+
+@pytest.mark.parametrize(
+    ("config", "there", "told"),
+    [
+        (_workers(2), _cluster(1), r"2 workers with 1 CPU: .* 1 CPU on 1 node, room for 1"),
+        (
+            _workers(2, resources_per_worker={"CPU": 3}),
+            _cluster(4, 2),
+            "2 workers with 3 CPU: .* 6 CPU on 2 nodes, room for 1",
+        ),
+        (_workers(1, use_gpu=True), _cluster(4), "4 CPU, 0 GPU on 1 node, room for 0"),
+    ],
+)
+def test_workers_that_the_nodes_do_not_hold_are_refused(config, there, told):
+    with pytest.raises(ClusterError, match=told):
+        scaling(config, there)
 
 
 def test_the_worker_returns_a_users_mistake(monkeypatch):

@@ -1,6 +1,7 @@
 """Searches on a real cluster: their trials, their limits, their mistakes, and being killed."""
 
 import csv
+import io
 import json
 import os
 import signal
@@ -10,14 +11,18 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from rnntune import journal, preflight, storage, tune
+from rnntune import journal, preflight, space, storage, tune
 from rnntune.cache import SharedPart
+from rnntune.cli import main
 from rnntune.cluster import Resources
 from rnntune.config import Config
 from rnntune.errors import ClusterError, ConfigError, RunError
 from rnntune.journal import Journal, Trial
+from rnntune.leaderboard import leaderboard
 from rnntune.progress import Terminal
+from rnntune.search import Search
 from rnntune.train import train
 from rnntune.trial import Job, rows_of
 from rnntune.worker import Feed
@@ -160,6 +165,70 @@ def test_two_workers_a_trial(searched, ray_session):
     assert done.result["num_finished"] == 1
     assert done.result["num_errors"] == 0
     assert done.result["validation_accuracy"] > 0.5
+    assert done.best.train.num_workers == 2
+    assert set(done.model.predict(["Stocks fall"])) <= set(done.model.classes)
+    log = storage.read_text(storage.join(done.place, "search", "trial-0000", "log.txt"))
+    assert [line for line in log.splitlines() if "validation_accuracy" in line]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_second_training_that_was_killed_goes_on(searched, ray_session):
+    done = tune.tune(searched(tune__num_trials=1, tune__refit=True))
+    assert done.result["train_rows"] == 8000
+    place = Path(done.place)
+    (place / "result.json").unlink()
+    note = place / "checkpoints" / "checkpoint_manager_snapshot.json"
+    note.write_text(note.read_text()[:100])  # a kill may cut it off
+    again = tune.tune(Config(output=done.place), resume=True)
+    assert again.result["test_accuracy"] == done.result["test_accuracy"]
+    assert json.loads(note.read_text())["latest_checkpoint_result"]
+
+
+def test_asha_lets_the_longest_trial_run_to_its_end(searched, tmp_path):
+    config = searched(
+        tune__scheduler="asha", tune__space={"train.epochs": {"choice": [8, 2, 4]}}, train__epochs=3
+    )
+    found = space.parse(config)
+    search = Search(config, found, Journal(str(tmp_path / "trials.jsonl")), str(tmp_path), 1)
+    assert search._scheduler()._max_t == 8
+    assert found.highest("train.epochs", 3) == 8
+    assert found.highest("model.hidden_size", 3) == 3
+
+
+def test_the_query_of_a_uri_does_not_become_a_name(searched, tmp_path):
+    config = searched()
+    place = storage.join("s3://bucket/run?region=eu-west-1", "search")
+    kept = Journal(str(tmp_path / "trials.jsonl"))
+    found = Search(config, space.parse(config), kept, place, 1)._run_config()
+    assert (found.storage_path, found.name) == ("bucket/run", "search")
+    assert found.storage_filesystem.region == "eu-west-1"
+
+
+@pytest.mark.parametrize(("width", "settings_in_rows"), [(60, True), (80, True), (200, False)])
+def test_the_leaderboard_breaks_no_word(width, settings_in_rows):
+    names = ["model.embedding_dropout", "train.label_smoothing", "train.learning_rate"]
+    trials = [
+        Trial(
+            number=n, values=dict.fromkeys(names, 0.01234), state="finished", num_parameters=10**7
+        )
+        for n in range(12)
+    ]
+    table = journal.table(trials, names, "validation_accuracy", "max")
+    table["num_parameters"] = 10_000_000
+    console = Console(width=width, file=io.StringIO())
+    console.print(leaderboard(table, {}))
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    rows = [line for line in lines if line.startswith("embedding dropout ")]
+    assert len(rows) == settings_in_rows
+    assert settings_in_rows or "embedding dropout label smoothing learning rate" in lines[0]
+    assert any("10,000,000 finished" in line for line in lines)
+
+
+def test_a_dry_run_of_a_search_that_is_there_is_refused(capsys):
+    assert main(["tune", "--dry-run", "--resume", "runs/one"]) == 2
+    assert "--dry-run plans a new search" in capsys.readouterr().err
 
 
 SCRIPT = """
@@ -306,54 +375,48 @@ def test_a_plan_says_what_would_be_done(searched, ray_session):
 
 @pytest.mark.ray
 def test_a_plan_too_large_for_the_cluster_is_refused_with_the_numbers(searched, ray_session):
-    with pytest.raises(ClusterError, match=r"3 workers with 1 CPU each and needs 3 CPU.* has 2"):
+    with pytest.raises(ClusterError, match=r"3 workers with 1 CPU: .* 2 CPU on 1 node, room for 2"):
         tune.tune(searched(tune__workers_per_trial=3))
 
 
-def cluster_of(
-    node_cpus: tuple[float, ...], gpus: float = 0, more_cpus: float = 0, autoscales: bool = False
-) -> Resources:
-    return Resources(
-        cpus=sum(node_cpus),
-        gpus=gpus,
-        nodes=len(node_cpus),
-        object_store_bytes=10**9,
-        node_cpus=node_cpus,
-        more_cpus=more_cpus,
-        autoscales=autoscales,
-    )
+def cluster_of(*node_cpus: float, gpus: float = 0, autoscales: bool = False) -> Resources:
+    nodes = tuple({"CPU": cpus, "GPU": gpus} for cpus in node_cpus)
+    return Resources(nodes=nodes, object_store_bytes=10**9, autoscales=autoscales)
 
 
 @pytest.mark.parametrize(
     ("overrides", "there", "at_once"),
     [
-        ({}, cluster_of((2, 2)), 4),
-        ({}, cluster_of((1,), more_cpus=4), 5),
-        ({"tune.max_concurrent_trials": 5}, cluster_of((1,), autoscales=True), 5),
-        ({"train.resources_per_worker": {"CPU": 4}}, cluster_of((1,), autoscales=True), 1),
-        ({"tune.num_trials": 3}, cluster_of((8,)), 3),
-        ({"tune.max_concurrent_trials": 2}, cluster_of((8,)), 2),
-        ({"train.resources_per_worker": {"CPU": 3}}, cluster_of((8, 2)), 2),
-        ({"tune.workers_per_trial": 2}, cluster_of((8, 3)), 5),
-        ({"train.use_gpu": "auto"}, cluster_of((8,), gpus=2), 2),
-        ({"train.resources_per_worker": {"CPU": 1, "GPU": 0.25}}, cluster_of((16,), gpus=2), 8),
+        ({}, cluster_of(2, 2), 4),
+        ({"tune.max_concurrent_trials": 5}, cluster_of(1, autoscales=True), 5),
+        ({"train.resources_per_worker": {"CPU": 4}}, cluster_of(1, autoscales=True), 1),
+        ({"tune.num_trials": 3}, cluster_of(8), 3),
+        ({"tune.max_concurrent_trials": 2}, cluster_of(8), 2),
+        ({"train.resources_per_worker": {"CPU": 3}}, cluster_of(8, 2), 2),
+        ({"tune.workers_per_trial": 2}, cluster_of(8, 3), 5),
+        ({"train.use_gpu": "auto"}, cluster_of(8, gpus=2), 2),
+        ({"train.resources_per_worker": {"CPU": 1, "GPU": 0.25}}, cluster_of(16, gpus=2), 8),
     ],
 )
 def test_trials_at_once_follow_from_the_cluster(overrides, there, at_once):
     config = Config.load(None, overrides)
-    assert preflight.place_trials(config, there)[0] == at_once
+    assert preflight.place_trials(config, space.parse(config), there)[0] == at_once
 
 
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        ({"train.resources_per_worker": {"CPU": 4}}, "needs 4 CPU; the cluster has 3"),
-        ({"train.use_gpu": True}, "needs 1 GPU; the cluster has 0"),
+        (
+            {"train.resources_per_worker": {"CPU": 4}},
+            "1 worker with 4 CPU: the cluster has 3 CPU on 2 nodes, room for 0",
+        ),
+        ({"train.use_gpu": True}, "3 CPU, 0 GPU on 2 nodes, room for 0"),
     ],
 )
 def test_a_trial_that_no_node_holds_is_refused(overrides, told):
+    config = Config.load(None, overrides)
     with pytest.raises(ClusterError, match=told):
-        preflight.place_trials(Config.load(None, overrides), cluster_of((2, 1)))
+        preflight.place_trials(config, space.parse(config), cluster_of(2, 1))
 
 
 def test_a_misspelt_setting_is_refused_before_anything_starts(tiny):
