@@ -211,6 +211,8 @@ class _Session:
         finally:
             self.terminal.done()
             self._write_table()
+        told = (self.journal.trials, found.total, self.metric, self.mode, None)
+        self.terminal.line(standing_line(*told))
         self.first_step_at = found.first_step_at
 
     def _left_s(self, found: Any) -> float | None:
