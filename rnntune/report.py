@@ -11,7 +11,7 @@ from rnntune.batching import plan_batches
 from rnntune.config import Config
 from rnntune.progress import Terminal, duration
 
-__all__ = ["data_table", "describe", "run_table"]
+__all__ = ["data_table", "describe", "interval", "run_table"]
 
 
 def describe(config: Config, terminal: Terminal, *, verbose: bool = False) -> dict[str, Any]:
@@ -84,14 +84,22 @@ def data_table(found: Mapping[str, Any]) -> Table:
     return table
 
 
+def interval(accuracy: float, rows: int) -> tuple[float, float]:
+    """Wilson's interval of 95% for an accuracy that was measured on some rows."""
+    from scipy.stats import binomtest  # type: ignore[import-untyped]
+
+    found = binomtest(round(accuracy * rows), rows).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
+
+
 def run_table(place: str, result: Mapping[str, Any]) -> Table:
     """The result of a run, for people."""
     table = Table(show_header=False, title=place)
     table.add_column()
     table.add_column()
-    rows = result["test_rows"]
-    margin = 1.96 * (result["test_accuracy"] * (1 - result["test_accuracy"]) / max(rows, 1)) ** 0.5
-    table.add_row("test accuracy", f"{result['test_accuracy']:.4f} ± {margin:.4f} on {rows:,} rows")
+    low, high = interval(result["test_accuracy"], result["test_rows"])
+    text = f"{result['test_accuracy']:.4f} on {result['test_rows']:,} rows"
+    table.add_row("test accuracy", f"{text} (95%: {low:.4f} to {high:.4f})")
     table.add_row("test macro F1", f"{result['test_macro_f1']:.4f}")
     if result.get("validation_accuracy") is not None:
         table.add_row("validation accuracy", f"{result['validation_accuracy']:.4f}")

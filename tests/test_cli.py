@@ -5,7 +5,7 @@ import sys
 import pytest
 import yaml
 
-from rnntune import __version__
+from rnntune import __version__, report
 from rnntune.cli import main
 
 
@@ -114,6 +114,14 @@ def test_prepare_says_what_it_found(ray_session, cache_dir, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("accuracy", "rows", "low", "high"),
+    [(0.5, 100, 0.4038, 0.5962), (1.0, 1000, 0.9962, 1.0), (0.0, 10, 0.0, 0.2775)],
+)
+def test_the_interval_of_an_accuracy(accuracy, rows, low, high):
+    assert report.interval(accuracy, rows) == pytest.approx((low, high), abs=1e-4)
+
+
 def test_the_terminal_is_calm(tmp_path, cache_dir):
     """A whole command in a process of its own prints its lines and nothing foreign."""
     command = [sys.executable, "-m", "rnntune", "train", "--output", str(tmp_path / "run")]

@@ -30,6 +30,7 @@ LSTM = {
     "model.hidden_size": 32,
     "model.bidirectional": False,
     "model.pooling": "last",
+    "model.embedding_dropout": 0.0,
     "model.dropout": 0.0,
     "model.word_dropout": 0.0,
     "train.epochs": 1,
