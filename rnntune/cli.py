@@ -73,15 +73,8 @@ def _parser() -> tuple[_Parser, dict[str, Any]]:
     parser.add_argument("--version", action="version", version=f"rnntune {__version__}")
     commands = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
 
-    def command(name: str, summary: str, **options: Any) -> _Parser:
-        added: _Parser = commands.add_parser(
-            name,
-            help=summary,
-            description=summary,
-            formatter_class=_formatter,
-            allow_abbrev=False,
-            usage=options.pop("usage", None),
-        )
+    def command(name: str, summary: str, **options: str) -> _Parser:
+        added = _command(commands, name, summary, **options)
         added.add_argument("--verbose", action="store_true", help="let Ray log")
         added.add_argument("--json", action="store_true", help="print the summary as a JSON line")
         return added
@@ -122,6 +115,18 @@ def _parser() -> tuple[_Parser, dict[str, Any]]:
     }
     _add_submit(commands, verbs)
     return parser, verbs
+
+
+def _command(commands: Any, name: str, summary: str, usage: str | None = None) -> _Parser:
+    added: _Parser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        formatter_class=_formatter,
+        allow_abbrev=False,
+        usage=usage,
+    )
+    return added
 
 
 def _usage(verb: str) -> str:
@@ -300,15 +305,8 @@ def _predict(args: argparse.Namespace) -> int:
 def _add_submit(commands: Any, verbs: dict[str, Any]) -> None:
     from rnntune import submit
 
-    summary = "Run a job file on a cluster."
-    one = commands.add_parser(
-        "submit",
-        help=summary,
-        description=summary,
-        formatter_class=_formatter,
-        allow_abbrev=False,
-        usage="rnntune submit JOB --address URL --output RUN [--GROUP.NAME VALUE ...]",
-    )
+    usage = "rnntune submit JOB --address URL --output RUN [--GROUP.NAME VALUE ...]"
+    one = _command(commands, "submit", "Run a job file on a cluster.", usage)
     submit.add_arguments(one)
     add_settings(one, ("data", "batching", "model", "train", "tune"))
     verbs["submit"] = submit.run

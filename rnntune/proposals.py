@@ -5,7 +5,6 @@ proposes the same trials however often it was interrupted. TPE looks at the tria
 with several at once it depends on which of them end first.
 """
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -23,8 +22,8 @@ _MIN_STARTUP, _MAX_STARTUP = 4, 10
 
 
 def mode_of(config: TuneConfig) -> str:
-    """'max' or 'min'."""
-    return config.mode or ("min" if config.metric.endswith("loss") else "max")
+    """'max' or 'min', as the metric wants it; `check` refuses another `mode`."""
+    return "min" if config.metric.endswith("loss") else "max"
 
 
 def check(config: TuneConfig, space: Space) -> None:
@@ -45,8 +44,7 @@ def check(config: TuneConfig, space: Space) -> None:
             f"tune.space: {space.swept[0].name}: tpe cannot sweep a grid; use choice, or "
             "tune.searcher random or grid"
         )
-    natural = mode_of(dataclasses.replace(config, mode=None))
-    if config.mode not in (None, natural):
+    if config.mode not in (None, mode_of(config)):
         raise ConfigError(
             f"tune.mode: {config.mode} of {config.metric} would choose the worst; leave mode out"
         )

@@ -143,6 +143,8 @@ class _Log:
 
     def write(self) -> None:
         """Write what is new behind what is there."""
+        if not self._text.getvalue():
+            return
         before = storage.read_text(self._place) if storage.exists(self._place) else ""
         storage.write_text(self._place, before + self._text.getvalue())
         self._text.seek(0)
