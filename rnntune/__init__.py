@@ -9,18 +9,25 @@ Importing the package is quick: what it offers is imported when it is first used
 """
 
 import importlib
-import inspect
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rnntune.classifier import TextClassifier, load
-    from rnntune.config import Config, DataConfig
-    from rnntune.errors import ClusterError, ConfigError, DataError, RnntuneError, RunError
-    from rnntune.evaluate import evaluate
-    from rnntune.train import train
-    from rnntune.tune import tune
+    from rnntune.api import train, tune
+    from rnntune.config.load import Config
+    from rnntune.config.schema import DataConfig
+    from rnntune.errors import (
+        ClusterError,
+        ConfigError,
+        DataError,
+        DivergedError,
+        OverLimitError,
+        RnntuneError,
+        RunError,
+        StorageError,
+    )
+    from rnntune.inference.classifier import TextClassifier
+    from rnntune.inference.evaluate import evaluate
+    from rnntune.inference.loading import load
 
 __all__ = [
     "ClusterError",
@@ -28,8 +35,11 @@ __all__ = [
     "ConfigError",
     "DataConfig",
     "DataError",
+    "DivergedError",
+    "OverLimitError",
     "RnntuneError",
     "RunError",
+    "StorageError",
     "TextClassifier",
     "__version__",
     "evaluate",
@@ -42,51 +52,25 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "ClusterError": "errors",
-    "Config": "config",
+    "Config": "config.load",
     "ConfigError": "errors",
-    "DataConfig": "config",
+    "DataConfig": "config.schema",
     "DataError": "errors",
+    "DivergedError": "errors",
+    "OverLimitError": "errors",
     "RnntuneError": "errors",
     "RunError": "errors",
-    "TextClassifier": "classifier",
-    "load": "classifier",
+    "StorageError": "errors",
+    "TextClassifier": "inference.classifier",
+    "evaluate": "inference.evaluate",
+    "load": "inference.loading",
+    "train": "api",
+    "tune": "api",
 }
-_VERBS = frozenset({"evaluate", "train", "tune"})
-
-
-class _Verb(ModuleType):
-    """A module named after its main function, which is called when the module is."""
-
-    @property
-    def _function(self) -> Any:
-        return vars(self)[self.__name__.rpartition(".")[2]]
-
-    @property
-    def __signature__(self) -> inspect.Signature:
-        return inspect.signature(self._function)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._function(*args, **kwargs)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return importlib.import_module, (self.__name__,)
-
-
-class _Package(ModuleType):
-    """This package: a verb's module can be called, whoever imports it and in whatever order."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in _VERBS and type(value) is ModuleType:
-            value.__class__ = _Verb
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:
-    if name in _VERBS:
-        return importlib.import_module(f"{__name__}.{name}")
+    """Import a public name when it is first used (PEP 562)."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -2,6 +2,6 @@
 
 import sys
 
-from rnntune.cli import main
+from rnntune.cli.main import main
 
 sys.exit(main())

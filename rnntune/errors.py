@@ -3,13 +3,25 @@
     RnntuneError(ValueError)      the command line prints it as one line and exits with 2
     ├── ConfigError               a key or a value of the configuration
     ├── DataError                 input text, labels, word vectors, the cache
+    ├── StorageError              a path or URI that cannot be read or written; may pass
     ├── RunError                  a run folder, checkpoint or model that cannot be used
-    └── ClusterError              the cluster: unreachable, too small, no shared storage
+    ├── ClusterError              the cluster: unreachable, too small, no shared storage
+    ├── DivergedError             a loss or gradient that is not a finite number
+    └── OverLimitError            a model larger or slower than a search allows
 
 Anything else that escapes is a bug and shows a traceback.
 """
 
-__all__ = ["ClusterError", "ConfigError", "DataError", "RnntuneError", "RunError"]
+__all__ = [
+    "ClusterError",
+    "ConfigError",
+    "DataError",
+    "DivergedError",
+    "OverLimitError",
+    "RnntuneError",
+    "RunError",
+    "StorageError",
+]
 
 
 class RnntuneError(ValueError):
@@ -35,3 +47,27 @@ class RunError(RnntuneError):
 
 class ClusterError(RnntuneError):
     """The cluster cannot do what was asked."""
+
+
+class StorageError(RnntuneError):
+    """A path or URI cannot be read or written."""
+
+
+class DivergedError(RnntuneError):
+    """The loss or its gradient is not a finite number."""
+
+
+class OverLimitError(RnntuneError):
+    """A model is larger or slower than the search allows.
+
+    Args:
+        reason: which, and by how much.
+        num_parameters: of the model.
+        latency_ms: of the model, where it was measured.
+    """
+
+    def __init__(
+        self, reason: str, *, num_parameters: int | None = None, latency_ms: float | None = None
+    ) -> None:
+        super().__init__(reason)
+        self.num_parameters, self.latency_ms = num_parameters, latency_ms

@@ -18,15 +18,21 @@ from typing import NamedTuple
 import psutil
 
 from rnntune import storage
-from rnntune.flags import add_settings, given
+from rnntune.config.flags import add_settings, parse_overrides
+from rnntune.errors import StorageError
+from rnntune.training.recovery import CHECKPOINTS, CheckpointStore
 
 ROOT = Path(__file__).parents[1]
 
 TINY = {
     "model.embedding_dim": 16,
     "model.hidden_size": 16,
+    "model.ngrams": 0,
+    "model.word_vectors": None,
+    "data.extra_words": 0,
     "batching.batch_rows": 32,
     "train.learning_rate": 0.01,
+    "train.average_weights": False,
     "train.resources_per_worker": "{CPU: 1}",
 }
 
@@ -178,14 +184,14 @@ def rnntune(*arguments, program=("-m", "rnntune"), **env):
     )
 
 
-def until_checkpoint(process, place, timeout_s=240):
+def until_checkpoint(process, uri, timeout_s=240):
     """Wait for the first checkpoint of a run that a process makes."""
     try:
-        wait_until(lambda: latest(place) or process.poll() is not None, timeout_s)
+        wait_until(lambda: latest(uri) or process.poll() is not None, timeout_s)
     except AssertionError:
         end(process)
         raise AssertionError(process.stderr.read()) from None
-    assert latest(place), process.stderr.read()
+    assert latest(uri), process.stderr.read()
 
 
 def ended(process, status=0, timeout_s=240):
@@ -198,7 +204,14 @@ def ended(process, status=0, timeout_s=240):
 def tiny(**settings):
     """Arguments that make a small model, with other settings."""
     dotted = {name.replace("__", "."): value for name, value in settings.items()}
-    return [f"--{name}={value}" for name, value in {**TINY, **dotted}.items()]
+    return [f"--{name}={_written(value)}" for name, value in {**TINY, **dotted}.items()]
+
+
+def _written(value):
+    """A value as YAML writes it."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return value
 
 
 def settings_of(flags):
@@ -207,23 +220,21 @@ def settings_of(flags):
     parser.add_argument("--output")
     parser.add_argument("--resume", action="store_true")
     add_settings(parser, ("data", "batching", "model", "train", "tune"))
-    return given(parser.parse_args(flags))
+    return parse_overrides(parser.parse_args(flags))
 
 
-def latest(place):
-    """What Ray Train notes of a run's latest checkpoint: its name and figures; None without one."""
-    note = storage.join(place, "checkpoints", "checkpoint_manager_snapshot.json")
-    if not storage.exists(note):
-        return None
-    try:
-        found = json.loads(storage.read_text(note))["latest_checkpoint_result"]
-    except json.JSONDecodeError:  # Ray Train writes it in place, and is at it now
-        time.sleep(0.05)
-        return latest(place)
-    return found and {"name": found["checkpoint_dir_name"], **found["metrics"]}
+def latest(uri):
+    """The latest checkpoint of a run: its name, step and epoch, from 1; None without one."""
+    folder = storage.join(str(uri), CHECKPOINTS)
+    for name in reversed(CheckpointStore(folder).names()):
+        with suppress(StorageError):  # deleted meanwhile
+            state = json.loads(storage.read_text(storage.join(folder, name, "state.json")))["state"]
+            epoch = state["epoch"] + bool(state["position"])
+            return {"name": name, "step": state["step"], "epoch": epoch}
+    return None
 
 
-def reached(place):
+def reached(uri):
     """The epoch, from 1, of a run's latest checkpoint; 0 without one."""
-    found = latest(place)
+    found = latest(uri)
     return found["epoch"] if found else 0

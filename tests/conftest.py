@@ -8,9 +8,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from rnntune import cluster
-from rnntune.config import Config
-from rnntune.train import TrainResult, train
+from rnntune.config.load import Config
 
 torch.set_num_threads(1)  # the models are tiny, and Ray's workers want the other cores
 
@@ -23,7 +21,14 @@ settings.load_profile("noisy")
 
 AG_NEWS_DIR = os.environ.get("AG_NEWS_DIR")
 
+
 TINY = {
+    "batching.batch_rows": 64,
+    "model.ngrams": 0,
+    "model.word_vectors": None,
+    "model.embedding_std": 0.01,
+    "train.average_weights": False,
+    "data.extra_words": 0,
     "model.embedding_dim": 16,
     "model.hidden_size": 16,
     "model.embedding_dropout": 0.1,
@@ -31,6 +36,9 @@ TINY = {
     "model.word_dropout": 0.0,
     "train.epochs": 1,
     "train.learning_rate": 0.01,
+    "train.patience": 0,
+    "train.warmup_fraction": 0.0,
+    "train.label_smoothing": 0.05,
     "train.resources_per_worker": {"CPU": 1},
 }
 
@@ -42,10 +50,20 @@ def no_cluster_in_the_shell(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture
+def without_ray(monkeypatch, no_cluster_in_the_shell):
+    """Have files scored without Ray, though another test of this process may be connected."""
+    monkeypatch.setattr("rnntune.inference.model_pool.is_connected", lambda: False)
+    for name in ("evaluate", "predict"):
+        monkeypatch.delattr(f"rnntune.inference.{name}.connect")
+
+
 @pytest.fixture(scope="session")
 def ray_session():
     """A local Ray cluster with two CPUs."""
-    with cluster.connect(num_cpus=2, object_store_bytes=300 * 2**20):
+    from rnntune.cluster.session import connect  # tests that need no Ray run without it
+
+    with connect(num_cpus=2, object_store_bytes=300 * 2**20):
         yield
 
 
@@ -68,10 +86,12 @@ def tiny(cache_dir, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def sample_run(ray_session, cache_dir, tmp_path_factory) -> TrainResult:
-    """A small run on the sample."""
-    place = str(tmp_path_factory.mktemp("runs") / "sample")
-    return train(Config.load(None, {"data.cache_dir": cache_dir, "output": place, **TINY}))
+def sample_run(ray_session, cache_dir, tmp_path_factory):
+    """A small run on the sample, a `RunResult`."""
+    from rnntune.training.api import train
+
+    uri = str(tmp_path_factory.mktemp("runs") / "sample")
+    return train(Config.load(None, {"data.cache_dir": cache_dir, "output": uri, **TINY}))
 
 
 @pytest.fixture(scope="session")

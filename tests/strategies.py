@@ -3,8 +3,8 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from rnntune.batching import EncodedRows
-from rnntune.config import BatchingConfig
+from rnntune.config.schema import BatchingConfig
+from rnntune.data.batching import EncodedRows
 
 TEXTS = st.lists(st.text(max_size=40), max_size=12)
 

@@ -18,8 +18,8 @@ import tempfile
 
 from ray.cluster_utils import Cluster
 
-from rnntune.config import Config
-from rnntune.train import train
+from rnntune.config.load import Config
+from rnntune.training.api import train
 
 MODEL = {
     "model.embedding_dim": 32,
@@ -41,8 +41,8 @@ def measure(data, num_nodes):
     nodes.wait_for_nodes()
     os.environ["RAY_ADDRESS"] = nodes.address
     with tempfile.TemporaryDirectory() as folder:
-        places = {"data.cache_dir": f"{folder}/cache", "output": f"{folder}/run"}
-        config = Config.load(None, {"data.source": data, **places, **MODEL})
+        uris = {"data.cache_dir": f"{folder}/cache", "output": f"{folder}/run"}
+        config = Config.load(None, {"data.source": data, **uris, **MODEL})
         result = train(config).result
     nodes.shutdown()
     return {"prepare_s": result["seconds"]["prepare"], "train_s": result["seconds"]["train"]}

@@ -22,10 +22,10 @@ import psutil
 import ray
 from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 
-from rnntune import cluster
-from rnntune.config import Config
-from rnntune.progress import Terminal
-from rnntune.train import train
+from rnntune.cluster.session import connect
+from rnntune.config.load import Config
+from rnntune.console import Terminal
+from rnntune.training.api import train
 
 MODEL = {
     "model.embedding_dim": 32,
@@ -85,13 +85,13 @@ def measure(source, factor, store_bytes):
     with tempfile.TemporaryDirectory() as folder:
         data = pathlib.Path(folder, "news.csv")
         num_rows = repeat(source, factor, data)
-        places = {"data.cache_dir": f"{folder}/cache", "output": f"{folder}/run"}
-        config = Config.load(None, {"data.source": str(data), **places, **MODEL})
+        uris = {"data.cache_dir": f"{folder}/cache", "output": f"{folder}/run"}
+        config = Config.load(None, {"data.source": str(data), **uris, **MODEL})
         told = []
         terminal = Terminal(silent=True)
         terminal.line = told.append
         memory = Memory()
-        with cluster.connect(num_cpus=os.cpu_count(), object_store_bytes=store_bytes):
+        with connect(num_cpus=os.cpu_count(), object_store_bytes=store_bytes):
             memory.start()
             start = time.perf_counter()
             result = train(config, terminal=terminal).result

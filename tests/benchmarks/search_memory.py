@@ -11,10 +11,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from rnntune import cluster
-from rnntune.config import Config
-from rnntune.progress import Terminal
-from rnntune.tune import tune
+from rnntune.cluster.session import connect
+from rnntune.config.load import Config
+from rnntune.console import Terminal
+from rnntune.tuning.api import tune
 
 
 class Curve(Terminal):
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--cache", default="~/.cache/rnntune")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, cluster.connect(num_cpus=2):
+    with tempfile.TemporaryDirectory() as folder, connect(num_cpus=2):
         output = f"{folder}/run"
         curve = Curve(output)
         config = Config.load(

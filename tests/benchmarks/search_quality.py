@@ -13,9 +13,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from rnntune import cluster
-from rnntune.config import Config
-from rnntune.tune import tune
+from rnntune.cluster.session import connect
+from rnntune.config.load import Config
+from rnntune.tuning.api import tune
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--cache", default="~/.cache/rnntune")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, cluster.connect(num_cpus=2):
+    with tempfile.TemporaryDirectory() as folder, connect(num_cpus=2):
         base = {
             "data.source": cut(args.data, args.rows, folder),
             "data.cache_dir": args.cache,

@@ -14,8 +14,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rnntune import cluster, dataset
-from rnntune.config import Config, flatten
+from local import SETTINGS
+
+from rnntune.cluster.session import connect
+from rnntune.config.load import Config, flatten
+from rnntune.data.preprocess import prepare
+from rnntune.tuning.api import tune
 
 SPACE = {
     "model.hidden_size": {"choice": [8, 12, 16]},
@@ -33,6 +37,7 @@ def main() -> None:
     config = Config.load(
         None,
         {
+            **SETTINGS,
             "data.cache_dir": args.cache,
             "model.embedding_dim": 8,
             "train.epochs": args.epochs,
@@ -43,8 +48,8 @@ def main() -> None:
             "tune.num_trials": args.trials,
         },
     )
-    with cluster.connect(num_cpus=2):
-        dataset.prepare(config.data)
+    with connect(num_cpus=2):
+        prepare(config.data)
     found = ours(config)
     found["plain"] = plain(config, args.plain_trials)
     found["times_less"] = round(found["plain"]["overhead_s"] / found["ours"]["overhead_s"], 1)
@@ -52,7 +57,6 @@ def main() -> None:
 
 
 def ours(config: Config) -> dict[str, Any]:
-    from rnntune.tune import tune
 
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
@@ -74,8 +78,8 @@ def plain(config: Config, num_trials: int) -> dict[str, Any]:
     import ray
     from ray import tune
 
-    with tempfile.TemporaryDirectory() as folder, cluster.connect(num_cpus=2):
-        prepared = dataset.prepare(config.data)
+    with tempfile.TemporaryDirectory() as folder, connect(num_cpus=2):
+        prepared = prepare(config.data)
         settings = {
             "config": config.to_dict(),
             "files": {name: list(split.files) for name, split in prepared.splits.items()},
@@ -135,11 +139,11 @@ def _plain_worker(settings: dict[str, Any]) -> None:
     import ray.train
     import torch
 
-    from rnntune import loop
-    from rnntune.batching import EncodedRows
-    from rnntune.checkpoint import save_snapshot
-    from rnntune.epochs import Part, TrainBatches, scoring_batches
-    from rnntune.model import Classifier
+    from rnntune.data.batching import EncodedRows
+    from rnntune.data.loader import Shard, TrainBatches, scoring_batches
+    from rnntune.model.network import Classifier
+    from rnntune.training.checkpoint import save_snapshot
+    from rnntune.training.loop import fit
 
     torch.set_num_threads(1)
     config = Config().override(flatten(settings["config"]))
@@ -156,7 +160,7 @@ def _plain_worker(settings: dict[str, Any]) -> None:
             lengths=np.array([len(row) for row in ids], dtype=np.int32),
             labels=np.concatenate(labels).astype(np.int64),
         )
-        parts[name] = [Part(num_rows=len(encoded), load=lambda e=encoded: e)]
+        parts[name] = [Shard(num_rows=len(encoded), load=lambda e=encoded: e)]
     model = Classifier(config.model, settings["num_words"], settings["num_classes"], sparse=True)
     own = {"validation_s": 0.0}
 
@@ -173,7 +177,7 @@ def _plain_worker(settings: dict[str, Any]) -> None:
 
     batches = TrainBatches(parts["train"], config.batching, seed=0)
     validation = parts["validation"]
-    loop.fit(
+    fit(
         model,
         batches,
         lambda: scoring_batches(validation),

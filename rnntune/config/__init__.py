@@ -1,0 +1,1 @@
+"""Settings: the schema, reading them, and flags."""

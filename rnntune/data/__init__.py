@@ -1,0 +1,1 @@
+"""Labelled text to length-bucketed batches of token ids."""

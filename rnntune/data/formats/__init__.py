@@ -1,0 +1,1 @@
+"""Readers of records, a module for each form of file."""

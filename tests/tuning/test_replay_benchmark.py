@@ -1,0 +1,40 @@
+"""The replay of searches: what it says of a table follows from the table."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def replay(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    yield __import__("replay")
+    for name in ("replay", "replay_methods"):
+        sys.modules.pop(name, None)
+
+
+def test_regrets_follow_from_the_table_and_the_seed(replay):
+    curves = replay.read_table()["sst2"]
+    few, again = (
+        replay.replay_all(curves, "random+oneepoch", 4, 3, by_time=False) for _ in range(2)
+    )
+    assert few == again
+    assert all(0 <= value <= curves.best for value in few.values)
+    assert len(set(few.values)) > 1
+    whole = len(curves.values)
+    all_seen = replay.replay_all(curves, "random", whole, 2, by_time=False)
+    assert all_seen.values == (0.0, 0.0)  # every configuration was trained to its end
+
+
+def test_a_replay_spends_its_budget_and_no_more(replay):
+    methods = __import__("replay_methods")
+    curves = replay.read_table()["ag_news"]
+    for name in ("random", "tpe+asha", "random+oneepoch"):
+        search = replay.Replay(curves, methods.make(name, 4, curves.num_epochs), 0, 24.0)
+        regret = search.run()
+        assert search.num_epochs == 24
+        assert regret == pytest.approx(curves.best - max(score for _, score in search.history))
+        assert len(set(search.rows)) == len(search.rows)
+    assert np.all(np.diff([spent for spent, _ in search.history]) > 0)

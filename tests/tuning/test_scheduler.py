@@ -1,0 +1,116 @@
+from types import SimpleNamespace
+
+from hypothesis import given
+from hypothesis import strategies as st
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+
+from rnntune.config.metric import Metric
+from rnntune.tuning.aims import Aims
+from rnntune.tuning.journal import Trial, TrialState
+from rnntune.tuning.scheduler import Asha, OneEpoch
+
+
+def asha(**settings) -> Asha:
+    return Asha(**{"grace_epochs": 1, "reduction_factor": 3, "max_epochs": 9, **settings})
+
+
+def test_rungs_end_with_the_longest_trial():
+    assert asha().rungs == (1, 3, 9)
+    assert asha(max_epochs=8).rungs == (1, 3)
+    assert asha(grace_epochs=2, reduction_factor=2, max_epochs=8).rungs == (2, 4, 8)
+    assert asha(reduction_factor=10, max_epochs=1000).rungs == (1, 10, 100, 1000)
+
+
+def test_the_first_at_a_rung_goes_on_and_the_worst_of_many_stops():
+    found = asha()
+    assert not found.on_result(0, 1, 0.1)
+    assert not found.on_result(1, 1, 0.9)
+    assert found.on_result(2, 1, 0.2)
+    assert not found.on_result(1, 2, 0.0)  # between rungs
+    assert not found.on_result(1, 3, 0.0)  # the first at the next one
+
+
+def test_a_score_that_is_no_number_stops_nobody_and_counts_for_nobody():
+    found = asha()
+    assert not found.on_result(0, 1, float("nan"))
+    assert not found.on_result(1, 1, -5.0)
+    assert found.on_result(2, 1, -6.0)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 7), st.floats(-1, 1)), max_size=60),
+    st.integers(1, 3),
+    st.integers(2, 4),
+)
+def test_it_decides_as_ray_does(reports, grace_epochs, reduction_factor):
+    """Trials report epoch by epoch, in any order among them, until they are stopped."""
+    ours = Asha(grace_epochs=grace_epochs, reduction_factor=reduction_factor, max_epochs=12)
+    theirs = ASHAScheduler(
+        time_attr="epoch", metric="score", mode="max", max_t=12, grace_period=grace_epochs,
+        reduction_factor=reduction_factor,
+    )  # fmt: skip
+    trials = [SimpleNamespace(trial_id=str(number)) for number in range(8)]
+    for trial in trials:
+        theirs.on_trial_add(None, trial)
+    epochs = dict.fromkeys(range(8), 0)
+    for number, score in reports:
+        if epochs[number] is None or epochs[number] == 11:
+            continue
+        epochs[number] += 1
+        result = {"epoch": epochs[number], "score": score}
+        stops = theirs.on_trial_result(None, trials[number], result) == TrialScheduler.STOP
+        assert ours.on_result(number, epochs[number], score) is stops
+        if stops:
+            epochs[number] = None
+
+
+def trial(number: int, *scores: float, state=TrialState.RUNNING) -> Trial:
+    history = [{"validation_accuracy": score} for score in scores]
+    return Trial(number=number, values={}, history=history, state=state, epochs=4)
+
+
+def one_epoch(**settings) -> OneEpoch:
+    aims = Aims((Metric(settings.pop("metric", "validation_accuracy")), *settings.pop("more", ())))
+    return OneEpoch(**{"grace_epochs": 1, "num_finalists": 2, "aims": aims, **settings})
+
+
+def test_the_best_few_after_the_first_epoch_go_on_and_later_epochs_do_not_count():
+    trials = [trial(0, 0.4, 0.9), trial(1, 0.6), trial(2, 0.5), trial(3, 0.7)]
+    assert one_epoch().finalists(trials) == {1, 3}
+    assert [one_epoch().waits(each, frozenset({1, 3})) for each in trials] == [
+        True, False, True, False,
+    ]  # fmt: skip
+    assert one_epoch(grace_epochs=2).finalists([trial(0, 0.4, 0.9), trial(1, 0.6, 0.5)]) == {0, 1}
+
+
+def test_nobody_goes_on_before_the_last_first_epoch():
+    trials = [trial(0, 0.9), trial(1)]
+    assert one_epoch().finalists(trials) is None
+    assert one_epoch().waits(trials[0], None)
+    assert not one_epoch().waits(trials[1], None)
+    trials[1].state = TrialState.FAILED
+    assert one_epoch().finalists(trials) == {0}
+
+
+def test_among_equals_the_first_goes_on_and_no_number_never():
+    trials = [trial(0, float("nan")), trial(1, 0.5), trial(2, 0.5), trial(3, 0.5)]
+    assert one_epoch().finalists(trials) == {1, 2}
+    assert one_epoch().finalists(trials[:2]) == {1}
+
+
+def test_the_smallest_losses_go_on():
+    trials = [trial(number) for number in range(3)]
+    for each, loss in zip(trials, (0.5, 0.2, 0.3), strict=True):
+        each.history.append({"validation_loss": loss})
+    assert one_epoch(metric="validation_loss").finalists(trials) == {1, 2}
+
+
+def test_with_several_aims_the_front_of_the_first_epochs_goes_on():
+    trials = [trial(0, 0.5, 0.9), trial(1, 0.6), trial(2, 0.4), trial(3, 0.7)]
+    for each, parameters in zip(trials, (9, 5, 4, 8), strict=True):
+        each.num_parameters = parameters
+    scheduler = one_epoch(more=[Metric("num_parameters")])
+    assert scheduler.finalists(trials) == {1, 2, 3}
+    trials[3].state = TrialState.FAILED  # later: who goes on was decided before
+    trials[2].history.append({"validation_accuracy": 0.99})
+    assert scheduler.finalists(trials) == {1, 2, 3}
