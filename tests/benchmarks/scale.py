@@ -15,11 +15,10 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
-import psutil
 import ray
+from memory import Memory
 from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 
 from rnntune.cluster.session import connect
@@ -33,41 +32,6 @@ MODEL = {
     "train.epochs": 1,
     "train.resources_per_worker": {"CPU": 1},
 }
-
-
-class Memory(threading.Thread):
-    """Watches the peak memory of this process and of the largest of Ray's workers."""
-
-    def __init__(self):
-        super().__init__(daemon=True)
-        self.driver_bytes = self.worker_bytes = 0
-        self._over = threading.Event()
-
-    def run(self):
-        me = psutil.Process()
-        while not self._over.wait(0.25):
-            self.driver_bytes = max(self.driver_bytes, own_bytes(me))
-            workers = [p for p in me.children(recursive=True) if "ray::" in name_of(p)]
-            self.worker_bytes = max([self.worker_bytes, *map(own_bytes, workers)])
-
-    def stop(self):
-        self._over.set()
-        self.join()
-
-
-def name_of(process):
-    try:
-        return process.name()
-    except psutil.Error:
-        return ""
-
-
-def own_bytes(process):
-    try:
-        memory = process.memory_info()
-    except psutil.Error:
-        return 0
-    return memory.rss - memory.shared
 
 
 def repeat(source, factor, target):
@@ -96,7 +60,7 @@ def measure(source, factor, store_bytes):
             start = time.perf_counter()
             result = train(config, terminal=terminal).result
             took_s = time.perf_counter() - start
-            memory.stop()
+            used = memory.stop()
             state = get_state_from_address(ray.get_runtime_context().gcs_address)
             store = get_memory_info_reply(state).store_stats
         seconds = result["seconds"]
@@ -109,8 +73,8 @@ def measure(source, factor, store_bytes):
             "train_s": seconds["train"],
             "train_rows_per_s": round(result["train_rows_per_s"]),
             "total_s": round(took_s, 1),
-            "driver_mb": round(memory.driver_bytes / 1e6),
-            "worker_mb": round(memory.worker_bytes / 1e6),
+            "driver_mb": used["driver_mb"],
+            "worker_mb": used["worker_mb"],
             "spilled_mb": round(store.spilled_bytes_total / 1e6),
             "restored_mb": round(store.restored_bytes_total / 1e6),
             "test_accuracy": result["test_accuracy"],
