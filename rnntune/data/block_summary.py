@@ -1,4 +1,4 @@
-"""What the driver keeps of the blocks: counts of words, names of labels, problems, splits."""
+"""What the driver keeps of the blocks beside counts of words: labels, problems, splits."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,24 +6,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from rnntune import storage
 from rnntune.data.stratification import ClassHashes, Fractions
 from rnntune.errors import DataError
 
-__all__ = ["ARRAYS", "SCALARS", "BlockSummary", "check_classes", "merge_counts"]
-__all__ += ["split_content"]
+__all__ = ["ARRAYS", "SCALARS", "BlockSummary", "check_classes", "split_content"]
 SCALARS = ["origin", "file", "first_row", "num_rows", "names", "name_rows"]
 SCALARS += ["num_problems", "problems"]
-ARRAYS = ["words", "counts", "held_out", "class_rows", "lowest_ids", "lowest_hashes"]
-_NO_COUNTS = pa.table({"words": pa.array([], pa.string()), "counts": pa.array([], pa.int64())})
-_MERGED_WORDS = 1 << 18
-"""Words and counts that come together before they are merged."""
+ARRAYS = ["held_out", "class_rows", "lowest_ids", "lowest_hashes"]
 
 
 class BlockSummary:
-    """What the driver keeps of the first pass: counts of words, names of labels, problems.
+    """What the driver keeps of the first pass: names of labels, problems, hashes.
 
     Args:
         fractions: of the training rows that validate and test.
@@ -36,8 +31,6 @@ class BlockSummary:
         self.problems: list[str] = []
         self.trained_names: set[str] = set()
         self.first_rows: dict[str, tuple[tuple[Any, ...], str]] = {}
-        self._counts = [_NO_COUNTS]
-        self._num_pending = 0
         self._held_out: dict[int, list[npt.NDArray[np.uint64]]] = {}
 
     def add(self, table: pa.Table) -> None:
@@ -64,37 +57,10 @@ class BlockSummary:
             if len(hashes):
                 values = hashes.values.to_numpy().copy()
                 self._held_out.setdefault(origin.as_py(), []).append(values)
-        flat = {n: pc.list_flatten(table[n].combine_chunks()) for n in ("words", "counts")}
-        self.add_counts(pa.table(flat))
-
-    def add_counts(self, table: pa.Table) -> None:
-        """Take in words and how often they occur in training rows, or changes of that."""
-        new = table.filter(pc.not_equal(table["counts"], 0))
-        self._counts.append(new)
-        self._num_pending += len(new)
-        if self._num_pending > max(len(self._counts[0]), _MERGED_WORDS):
-            self._counts = [self._merged()]
-            self._num_pending = 0
-
-    def _merged(self) -> pa.Table:
-        return merge_counts(pa.concat_tables(self._counts))
 
     def held_out(self) -> dict[int, npt.NDArray[np.uint64]]:
         """Sorted hashes of the texts of splits that have files of their own."""
         return {n: np.unique(np.concatenate(found)) for n, found in self._held_out.items()}
-
-    def counts(self) -> pa.Table:
-        """`words` of the training rows, each once, and the `counts` of their occurrences."""
-        if len(self._counts) > 1:
-            self._counts = [self._merged()]
-        return self._counts[0]
-
-
-def merge_counts(table: pa.Table) -> pa.Table:
-    """Counts of words with each word once: `words` and `counts`."""
-    # One thread: each one more would keep a table of all words.
-    counted = table.group_by("words", use_threads=False).aggregate([("counts", "sum")])
-    return counted.rename_columns({"counts_sum": "counts"}).combine_chunks()
 
 
 def split_content(

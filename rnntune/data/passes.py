@@ -13,19 +13,28 @@ from rnntune.cluster.shared_storage import check_shared_storage
 from rnntune.cluster.waiting import await_room
 from rnntune.config.schema import DataConfig
 from rnntune.data.block_tasks import encode_block
+from rnntune.data.cluster_counts import ClusterCounts
 from rnntune.data.local_dataset import LocalDataset, fits_process, read_local
 from rnntune.data.sources import Source, read_dataset
 from rnntune.data.windows import gather_windows
+from rnntune.data.word_counts import WordCounts
 
 __all__ = ["LocalPasses", "RayPasses", "choose_passes"]
 LOCAL_BYTES = 50_000_000
 """Text up to which a cluster would take longer to start than this process needs."""
+CLUSTER_COUNT_BYTES = 256 << 20
+"""Tokenized blocks up to which the driver merges their counts of words faster than tasks would."""
 
 
 class LocalPasses:
     """The passes in this process."""
 
     read = staticmethod(read_local)
+
+    @staticmethod
+    def word_counts(_: Any) -> WordCounts:
+        """Who merges the counts of words of tokenized blocks."""
+        return WordCounts()
 
     @staticmethod
     def encode(blocks: Any, shared: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
@@ -43,6 +52,14 @@ class RayPasses:
     """The passes through Ray Data; what all blocks share travels to each node once."""
 
     read = staticmethod(read_dataset)
+
+    @staticmethod
+    def word_counts(blocks: Any) -> WordCounts | ClusterCounts:
+        """Who merges the counts of words of tokenized blocks: the driver, or tasks if many."""
+        num_bytes = blocks.size_bytes() or 0
+        if num_bytes <= CLUSTER_COUNT_BYTES:
+            return WordCounts()
+        return ClusterCounts(blocks.to_arrow_refs(), num_bytes)
 
     @staticmethod
     def encode(blocks: Any, shared: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:

@@ -1,9 +1,9 @@
 """Preparation: read, check, tokenize, count, encode and split.
 
-Two passes over blocks of rows. The first tokenizes and counts; only each block's distinct
-words and their counts reach the driver, which merges them into the vocabulary. The second turns
-the blocks' tokens into ids and writes them to the cache. Ray Data runs the passes; small data
-goes through them in this process, with the same result.
+Two passes over blocks of rows. The first tokenizes and counts; each block's distinct words and
+their counts are merged into the vocabulary, on the driver or, where there are many, by tasks. The
+second turns the blocks' tokens into ids and writes them to the cache. Ray Data runs the passes;
+small data goes through them in this process, with the same result.
 """
 
 import dataclasses
@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from rnntune import storage
 from rnntune.config.auto import SMALL_ROWS, Choice, resolve_data, validation_share
@@ -26,6 +25,7 @@ from rnntune.data.block_summary import (
     split_content,
 )
 from rnntune.data.block_tasks import MAX_PROBLEMS, recount_block, tokenize_blocks
+from rnntune.data.cluster_counts import ClusterCounts
 from rnntune.data.label_checks import (
     bad_rows_error,
     check_number_spelling,
@@ -43,10 +43,10 @@ from rnntune.data.vocabulary import (
     SPECIALS,
     HashedVocabulary,
     build_vocab,
-    mean_letters,
     save_vocab,
 )
 from rnntune.data.windows import plan_files, window_rows, write_index
+from rnntune.data.word_counts import WordCounts, block_counts
 from rnntune.data.word_vectors import FREQUENT_WORDS, installed_coverage, installed_words
 
 __all__ = ["Preparation", "share_choice"]
@@ -110,15 +110,17 @@ class Preparation:
         """
         start = time.perf_counter()
         blocks = self._tokenized()
-        summary = self._summarize(blocks)
+        counts = self.passes.word_counts(blocks)
+        summary = self._summarize(blocks, counts)
         rows_per_s = summary.num_rows / (time.perf_counter() - start)
         self._refuse_bad_rows(summary)
         classes = self._classes(summary)
         self._refuse_bad_rows(summary, classes)
         self.tell(f"read {summary.num_rows:,} rows, {rows_per_s:,.0f} rows/s")
         reassigned = summary.class_hashes.reassigned()
-        self._recount(blocks, reassigned, summary)
-        data, of_words, words = self._choose(summary)
+        self._recount(blocks, reassigned, counts)
+        data, of_words, words = self._choose(summary, counts)
+        del counts  # of many words, with what the cluster holds of them
         storage.write_text(storage.join(self.uri, "vocab.txt"), save_vocab(words))
         shared = {
             "words": HashedVocabulary(words),
@@ -158,27 +160,31 @@ class Preparation:
         }
         return content, data
 
-    def _choose(self, summary: BlockSummary) -> tuple[DataConfig, dict[str, Any], pa.StringArray]:
+    def _choose(
+        self, summary: BlockSummary, counts: WordCounts | ClusterCounts
+    ) -> tuple[DataConfig, dict[str, Any], pa.StringArray]:
         """The settings with what depends on the data, what the manifest says of it, the words."""
-        counts = summary.counts()
-        frequent = build_vocab(counts, FREQUENT_WORDS, 1)[len(SPECIALS) :].to_pylist()
+        top = counts.top(FREQUENT_WORDS, 1)
+        frequent = build_vocab(top, FREQUENT_WORDS, 1)[len(SPECIALS) :].to_pylist()
+        totals = counts.totals()
         num_rows = summary.num_rows - summary.num_problems
         coverage = installed_coverage(frequent)
         choices = [
             *self.choices,
             *self._tokenizer_choice(),
-            *resolve_data(self.data, num_rows, pc.sum(counts["counts"]).as_py() or 0, coverage),
+            *resolve_data(self.data, num_rows, totals.num_tokens, coverage),
         ]
         chosen = {choice.name.removeprefix("data."): choice.value for choice in choices}
         data = dataclasses.replace(self.data, **chosen)
-        words = build_vocab(counts, data.max_size, data.min_frequency)
+        top = counts.top(data.max_size, data.min_frequency)
+        words = build_vocab(top, data.max_size, data.min_frequency)
         num_trained = len(words)
         words = pa.concat_arrays([words, installed_words(data.extra_words, words)])
         content = {
             "num_words": len(words),
             "num_trained_words": num_trained,
             "vector_coverage": coverage,
-            "mean_letters": mean_letters(counts),
+            "mean_letters": totals.mean_letters,
             "choices": [dataclasses.asdict(choice) for choice in choices],
         }
         return data, content, words
@@ -264,7 +270,9 @@ class Preparation:
         blocks = parts[0].union(*parts[1:]) if len(parts) > 1 else parts[0]
         return blocks.materialize()
 
-    def _recount(self, blocks: Any, reassigned: Reassigned, summary: BlockSummary) -> None:
+    def _recount(
+        self, blocks: Any, reassigned: Reassigned, counts: WordCounts | ClusterCounts
+    ) -> None:
         """Correct the counts of words where texts leave the training rows or come to them."""
         if not len(reassigned.hashes):
             return
@@ -275,13 +283,15 @@ class Preparation:
             fn_kwargs={"fractions": self.fractions, "reassigned": reassigned},
         )
         for table in changes.iter_batches(batch_size=None, batch_format="pyarrow"):
-            summary.add_counts(table)
+            counts.add(table)
 
-    def _summarize(self, blocks: Any) -> BlockSummary:
+    def _summarize(self, blocks: Any, counts: WordCounts | ClusterCounts) -> BlockSummary:
         summary = BlockSummary(self.fractions)
-        small = blocks.select_columns([*SCALARS, *ARRAYS])
+        small = blocks.select_columns([*SCALARS, *ARRAYS, *counts.columns])
         for table in small.iter_batches(batch_size=None, batch_format="pyarrow"):
             summary.add(table)
+            if counts.columns:
+                counts.add(block_counts(table))
         return summary
 
     def _report_repeated_texts(self, written: Sequence[Mapping[str, Any]]) -> None:

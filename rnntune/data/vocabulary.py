@@ -18,9 +18,11 @@ __all__ = [
     "HashedVocabulary",
     "Lookup",
     "build_vocab",
+    "hash_words",
+    "letter_totals",
     "load_vocab",
-    "mean_letters",
     "save_vocab",
+    "top_words",
 ]
 
 PAD, UNKNOWN = 0, 1
@@ -39,6 +41,12 @@ def build_vocab(counts: pa.Table, max_size: int | None, min_frequency: int) -> p
         max_size: words that are kept; None: all.
         min_frequency: occurrences of a word that is kept.
     """
+    kept = top_words(counts, max_size, min_frequency)["words"]
+    return pa.concat_arrays([pa.array(SPECIALS), *kept.chunks])
+
+
+def top_words(counts: pa.Table, max_size: int | None, min_frequency: int) -> pa.Table:
+    """The most frequent words and their counts in the order of ids; see `build_vocab`."""
     is_special = pc.is_in(counts["words"], value_set=pa.array(SPECIALS))
     enough = pc.greater_equal(counts["counts"], min_frequency)
     counts = counts.filter(pc.and_(enough, pc.invert(is_special)))
@@ -48,12 +56,11 @@ def build_vocab(counts: pa.Table, max_size: int | None, min_frequency: int) -> p
         counts = counts.filter(pc.greater_equal(counts["counts"], lowest))
     # UTF-8 sorts by its bytes as text does by its code points.
     order = pc.sort_indices(counts, [("counts", "descending"), ("words", "ascending")])
-    kept = counts["words"].take(order[:max_size])
-    return pa.concat_arrays([pa.array(SPECIALS), *kept.chunks])
+    return counts.take(order[:max_size])
 
 
-def mean_letters(counts: pa.Table) -> float:
-    """The mean number of letters of counted words, without punctuation; 0 if there are none.
+def letter_totals(counts: pa.Table) -> tuple[int, int]:
+    """Characters of the occurrences of counted words, without punctuation, and these occurrences.
 
     Args:
         counts: see `build_vocab`.
@@ -63,7 +70,7 @@ def mean_letters(counts: pa.Table) -> float:
     chosen = is_word[firsts.indices.to_numpy()]
     numbers = counts["counts"].to_numpy()[chosen]
     letters = pc.utf8_length(counts["words"]).to_numpy()[chosen]
-    return int((letters * numbers).sum()) / max(int(numbers.sum()), 1)
+    return int((letters * numbers).sum()), int(numbers.sum())
 
 
 def save_vocab(words: pa.StringArray | Sequence[str]) -> str:
@@ -144,14 +151,7 @@ class HashedVocabulary:
         return len(self._words)
 
     def _hash(self, words: pa.StringArray) -> npt.NDArray[np.uint64]:
-        import pandas as pd
-
-        parts = [np.empty(0, dtype=np.uint64)]
-        for start in range(0, len(words), _HASHED_WORDS):
-            part = words.slice(start, _HASHED_WORDS).to_numpy(zero_copy_only=False)
-            key = f"{self._key:016d}"
-            parts.append(pd.util.hash_array(part, hash_key=key, categorize=False))
-        return np.concatenate(parts)
+        return hash_words(words, self._key)
 
     def ids(self, words: pa.StringArray) -> npt.NDArray[np.int32]:
         """Token ids as `Lookup.ids` gives them, int32 (words,)."""
@@ -160,6 +160,22 @@ class HashedVocabulary:
         ids = self._order[index]
         same = pc.equal(self._words.take(pa.array(ids)), words).to_numpy(zero_copy_only=False)
         return np.where(same & (ids != PAD), ids, UNKNOWN).astype(np.int32)
+
+
+def hash_words(words: pa.StringArray, key: int = 0) -> npt.NDArray[np.uint64]:
+    """A hash of each word, the same in every process, uint64 (words,).
+
+    Args:
+        words: any.
+        key: another one gives other hashes.
+    """
+    import pandas as pd
+
+    parts = [np.empty(0, dtype=np.uint64)]
+    for start in range(0, len(words), _HASHED_WORDS):
+        part = words.slice(start, _HASHED_WORDS).to_numpy(zero_copy_only=False)
+        parts.append(pd.util.hash_array(part, hash_key=f"{key:016d}", categorize=False))
+    return np.concatenate(parts)
 
 
 def truncate(

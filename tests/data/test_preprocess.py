@@ -99,7 +99,14 @@ def test_ids_are_the_words(prepared):
 
 
 @pytest.mark.ray
-def test_ray_data_and_this_process_prepare_the_same(prepared, corpus, tmp_path, through_ray):
+@pytest.mark.parametrize("counted_by", ["driver", "tasks"])
+def test_ray_data_and_this_process_prepare_the_same(
+    prepared, corpus, tmp_path, through_ray, counted_by, monkeypatch
+):
+    if counted_by == "tasks":
+        monkeypatch.setattr(passes, "CLUSTER_COUNT_BYTES", -1)
+        monkeypatch.setattr(passes, "WordCounts", None)
+        monkeypatch.setattr("rnntune.data.cluster_counts._RANGE_WORDS", 100)
     through = prepare(_data(corpus, tmp_path, min_frequency=1))
     assert through.vocab_text() == prepared.vocab_text()
     ours, rays = dataclasses.asdict(prepared), dataclasses.asdict(through)

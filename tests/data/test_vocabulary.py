@@ -5,8 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import TEXTS
 
-from rnntune.data.block_summary import BlockSummary
-from rnntune.data.stratification import Fractions
 from rnntune.data.tokenize import clean_texts, tokenize
 from rnntune.data.vocabulary import (
     UNKNOWN,
@@ -14,9 +12,9 @@ from rnntune.data.vocabulary import (
     Lookup,
     build_vocab,
     load_vocab,
-    mean_letters,
     save_vocab,
 )
+from rnntune.data.word_counts import WordCounts
 from rnntune.errors import DataError
 
 
@@ -117,20 +115,23 @@ def test_the_vocabulary_is_that_of_a_plain_sort(counts, max_size, min_frequency)
     assert words.to_pylist() == ["<pad>", "<unk>", *kept[:max_size]]
     letters = [(len(w), n) for w, n in counts.items() if w[:1].isalnum()]
     mean = sum(length * n for length, n in letters) / max(sum(n for _, n in letters), 1)
-    assert mean_letters(counted(counts)) == mean
+    whole = WordCounts()
+    whole.add(counted(counts))
+    assert whole.totals().mean_letters == mean
+    assert whole.totals().num_tokens == sum(counts.values())
 
 
 @given(st.lists(st.dictionaries(WORDS, st.integers(0, 3)), max_size=9), st.randoms())
 def test_counts_of_blocks_are_added_up(blocks, random):
-    summary = BlockSummary(Fractions(validation=0.1, test=0.0))
+    merged = WordCounts()
     wanted: dict[str, int] = {}
     for block in blocks:
         for word, number in block.items():
             wanted[word] = wanted.get(word, 0) + number
     taken = {word: -1 for word, number in wanted.items() if number and random.random() < 0.5}
     for block in [*blocks, taken]:
-        summary.add_counts(counted(block))
-    found = summary.counts().to_pydict()
+        merged.add(counted(block))
+    found = merged.table().to_pydict()
     wanted = {word: number + taken.get(word, 0) for word, number in wanted.items()}
     given_counts = dict(zip(found["words"], found["counts"], strict=True))
     assert {w: n for w, n in given_counts.items() if n} == {w: n for w, n in wanted.items() if n}
