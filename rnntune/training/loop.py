@@ -9,6 +9,7 @@ on from a checkpoint draws what an uninterrupted one would have drawn.
 import contextlib
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -194,8 +195,14 @@ class _Run:
         self.weight: torch.Tensor | None = None  # of the rows of each class
         self.should_stop: Callable[[], bool] | None = None
         self.on_batch: Callable[[], None] = lambda: None
-        self._bf16 = uses_bf16(config, model.config, device)
-        self._here = torch.zeros(2, dtype=torch.float64, device=device)  # loss, correct: this rank
+        # A context that does nothing costs less than one of autocast that is switched off.
+        self._autocast = (
+            torch.autocast(device.type, dtype=torch.bfloat16)
+            if uses_bf16(config, model.config, device)
+            else contextlib.nullcontext()
+        )
+        self._here = torch.zeros(2, dtype=torch.float64, device=device)  # of this rank
+        self._loss_here, self._right_here = self._here.unbind()  # views of it
         self._kept_at = time.perf_counter()  # when there was a checkpoint last
 
     def fit_statistics(self) -> None:
@@ -284,7 +291,7 @@ class _Run:
         state, config = self.state, self.config
         seed = np.random.SeedSequence([config.seed, state.step, self.rank]).generate_state(1)[0]
         _seed_everything(int(seed), self.device)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._bf16):
+        with self._autocast:
             branches = self.net(batch.ids, batch.lengths, same_length=batch.same_length)
         logits = self.model.combine(branches.detach())  # (batch, classes)
         # Each branch has a loss of its own, so that the quick one does not starve the slow one.
@@ -294,15 +301,12 @@ class _Run:
         self.optimizer.zero_grad()
         (loss * scale).backward()
         progress = (state.epoch + state.rows / self.batches.num_rows) / config.epochs
-        norm = self.optimizer.step(progress)
-        first = ~torch.isfinite(norm) & (self._diverged_at == 0)
-        self._diverged_at.masked_fill_(first, state.step + 1)
-        if (state.step + 1) % self._read_every == 0:
-            self._refuse_divergence()
-        correct = self.targets.num_right(logits, batch.labels)
+        self._note_divergence(self.optimizer.step(progress), state.step + 1)
         if len(branches) > 1:  # what is shown is the loss of their sum
             loss = self._loss(logits[None], batch)
-        self._here += torch.stack([loss.detach().double(), correct.double()]) * batch.weight
+        self._loss_here.add_(loss.detach(), alpha=batch.weight)
+        right = self.targets.num_right(logits, batch.labels)
+        self._right_here.add_(right, alpha=batch.weight)
         state.step += 1
         state.rows += batch.global_rows
         state.trained_rows += batch.global_rows
@@ -310,6 +314,18 @@ class _Run:
     def _loss(self, branches: torch.Tensor, batch: Batch) -> torch.Tensor:
         smoothing = self.config.label_smoothing
         return sum_losses(self.targets, branches, batch, smoothing, self.weight)
+
+    def _note_divergence(self, norm: torch.Tensor, step: int) -> None:
+        """Note the first step, from 1, whose gradient is not finite; end there, now or later."""
+        if self._read_every == 1:  # it costs no wait
+            if not math.isfinite(norm):
+                self._diverged_at.fill_(step)
+                self._refuse_divergence()
+            return
+        first = ~torch.isfinite(norm) & (self._diverged_at == 0)
+        self._diverged_at.masked_fill_(first, step)
+        if step % self._read_every == 0:
+            self._refuse_divergence()
 
     def _refuse_divergence(self) -> None:
         """End training if a gradient was not finite; waits for the device."""
