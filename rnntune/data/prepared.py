@@ -1,4 +1,4 @@
-"""Prepared data in the cache: what it holds, reading it, and sharing it with workers."""
+"""Prepared data in the cache: what it holds, and reading it."""
 
 import dataclasses
 import json
@@ -23,12 +23,9 @@ __all__ = [
     "PreparedDataset",
     "ShardRef",
     "Split",
-    "fits_object_store",
-    "hold_split",
     "prepared_from_manifest",
     "read_encoded",
     "read_manifest",
-    "share_split",
     "split_refs",
 ]
 
@@ -270,44 +267,3 @@ def read_soft_labels(uri: str, num_rows: int) -> npt.NDArray[np.float16]:
         raise DataError(f"{uri}: damaged; delete it to make it again")
     found: npt.NDArray[np.float16] = probabilities
     return found
-
-
-def share_split(prepared: PreparedDataset, split: str, *, in_store: bool) -> list[ShardRef]:
-    """A split for the workers of a connected cluster.
-
-    Args:
-        prepared: where the data is.
-        split: its name.
-        in_store: put the rows into the object store once, for all.
-    """
-    import ray
-
-    refs = split_refs(prepared, split)
-    if not in_store:
-        return refs
-    return [dataclasses.replace(ref, ref=ray.put(_read(prepared, ref))) for ref in refs]
-
-
-def hold_split(prepared: PreparedDataset, split: str, *, in_memory: bool) -> list[ShardRef]:
-    """A split for this process alone.
-
-    Args:
-        prepared: where the data is.
-        split: its name.
-        in_memory: read the rows now and keep them.
-    """
-    refs = split_refs(prepared, split)
-    return [dataclasses.replace(r, ref=_read(prepared, r)) for r in refs] if in_memory else refs
-
-
-def _read(prepared: PreparedDataset, ref: ShardRef) -> EncodedRows:
-    rows = ref.read()
-    labels, most = rows.labels, len(prepared.classes)
-    if labels.ndim == 1 and len(labels) and not 0 <= labels.min() <= labels.max() < most:
-        raise DataError(f"{ref.uri}: damaged; delete its folder to prepare the data again")
-    return rows
-
-
-def fits_object_store(prepared: PreparedDataset, object_store_bytes: int) -> bool:
-    """Whether the encoded rows take no more than a third of the object store."""
-    return prepared.encoded_bytes <= object_store_bytes / 3

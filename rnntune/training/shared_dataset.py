@@ -11,13 +11,8 @@ from rnntune.config.auto import Choice
 from rnntune.config.load import Config
 from rnntune.config.schema import DataConfig
 from rnntune.console import Terminal
-from rnntune.data.prepared import (
-    PreparedDataset,
-    ShardRef,
-    fits_object_store,
-    hold_split,
-    share_split,
-)
+from rnntune.data.prepared import PreparedDataset, ShardRef
+from rnntune.data.sharing import fits_object_store, hold_split, share_split
 from rnntune.data.stratification import SPLITS
 from rnntune.data.task import Task
 from rnntune.location import Location
@@ -25,7 +20,7 @@ from rnntune.training.class_weights import class_weights, positive_odds, positiv
 
 __all__ = ["SharedDataset", "fetch", "hold_dataset", "report_choices", "report_skipped_rows"]
 _LOCAL_CACHE = "~/.cache/rnntune"
-__all__ += ["share_dataset"]
+__all__ += ["rows_fit_store", "share_dataset"]
 _SHOWN = {
     "data.tokenizer",
     "batching.batch_rows",
@@ -72,6 +67,11 @@ class SharedDataset:
     thresholds: tuple[float, ...] | None = None
     teacher: str | None = None
 
+    @property
+    def in_store(self) -> bool:
+        """Whether rows are in memory or the object store; else they stream from the cache."""
+        return any(part.ref is not None for parts in self.parts.values() for part in parts)
+
 
 def report_skipped_rows(prepared: PreparedDataset, terminal: Terminal) -> None:
     """Say which rows were left out."""
@@ -95,11 +95,32 @@ def _shown(value: Any) -> str:
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def rows_fit_store(datasets: Sequence[PreparedDataset], terminal: Terminal) -> bool:
+    """Whether the object store takes the rows of all datasets that a command shares.
+
+    Args:
+        datasets: all of them, as the variants of a search.
+        terminal: where to say so if it does not.
+    """
+    there = cluster_resources().object_store_bytes
+    if fits_object_store(datasets, there):
+        return True
+    num_bytes = sum(each.encoded_bytes for each in datasets)
+    several = f", {len(datasets)} variants" if len(datasets) > 1 else ""
+    terminal.line(
+        f"encoded data ({num_bytes / 1e6:,.0f} MB{several}) is more than a third of the "
+        f"object store of a node ({there / 1e6:,.0f} MB): streaming from the cache"
+    )
+    return False
+
+
 def share_dataset(
     config: Config,
     prepared: PreparedDataset,
     terminal: Terminal,
     splits: Sequence[str] = SPLITS,
+    *,
+    in_store: bool | None = None,
 ) -> SharedDataset:
     """Put prepared data and word vectors where workers can reach them.
 
@@ -108,20 +129,15 @@ def share_dataset(
         prepared: the data.
         terminal: where to say what was done.
         splits: those that the workers may see.
+        in_store: whether rows go to the object store; None: if these rows alone fit it.
 
     Raises:
-        DataError: the word vectors cannot be read.
+        DataError: rows or word vectors cannot be read.
     """
     import ray
 
-    there = cluster_resources()
-    in_store = fits_object_store(prepared, there.object_store_bytes)
-    if not in_store:
-        terminal.line(
-            f"encoded data ({prepared.encoded_bytes / 1e6:,.0f} MB) is more than a third of the "
-            f"object store of a node ({there.object_store_bytes / 1e6:,.0f} MB): "
-            "streaming from the cache"
-        )
+    if in_store is None:
+        in_store = rows_fit_store([prepared], terminal)
     parts = {name: share_split(prepared, name, in_store=in_store) for name in splits}
     return _with_features(config, prepared, terminal, parts, ray.put)
 

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from rnntune import storage
-from rnntune.cluster.resources import cluster_resources
 from rnntune.config.load import Config
 from rnntune.config.metric import Metric
 from rnntune.console import Terminal
 from rnntune.data.loader import scoring_batches
-from rnntune.data.prepared import PreparedDataset, fits_object_store, share_split
+from rnntune.data.prepared import PreparedDataset
+from rnntune.data.sharing import share_split
 from rnntune.errors import RnntuneError
 from rnntune.model.network import num_parameters
 from rnntune.training.calibration import calibrate
@@ -139,9 +139,9 @@ class EnsembleFinish:
         chosen = self.config.override(self.best.values)
         folder = self.folder.inside("search", SOFT_LABELS)
         self.terminal.line("training one model on what the ensemble says of the training rows")
-        taught = teach(ensemble, self.feeds[dataset_key(self.best.values)], folder)
-        in_store = fits_object_store(self.prepared, cluster_resources().object_store_bytes)
-        test = share_split(self.prepared, "test", in_store=in_store)
+        feed = self.feeds[dataset_key(self.best.values)]
+        taught = teach(ensemble, feed, folder)
+        test = share_split(self.prepared, "test", in_store=feed.in_store)
         taught = dataclasses.replace(taught, parts={**taught.parts, "test": test})
         check_checkpoints(self.folder.uri, self.terminal.line)
         outcome = fit_workers(chosen, self.folder, taught, self.terminal)

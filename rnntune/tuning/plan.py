@@ -12,8 +12,9 @@ from rich.text import Text
 from rnntune.cluster.resources import Resources, cluster_resources
 from rnntune.config.load import Config
 from rnntune.console import Terminal
-from rnntune.data.prepared import PreparedDataset, fits_object_store
+from rnntune.data.prepared import PreparedDataset
 from rnntune.data.preprocess import data_fingerprint, prepare
+from rnntune.data.sharing import fits_object_store
 from rnntune.errors import DataError
 from rnntune.training.placement import worker_resources
 from rnntune.training.shared_dataset import report_skipped_rows
@@ -175,9 +176,9 @@ def plan_search(
     cluster = cluster_resources()
     max_concurrent, use_gpu, resources = place_trials(config, space, cluster)
     shared = 0
-    for each in prepared.values():
-        if fits_object_store(each, cluster.object_store_bytes):
-            shared += sum(each.splits[name].encoded_bytes for name in ("train", "validation"))
+    if fits_object_store(prepared.values(), cluster.object_store_bytes):
+        splits = [each.splits[n] for each in prepared.values() for n in ("train", "validation")]
+        shared = sum(split.encoded_bytes for split in splits)
     first = next(iter(prepared.values()))
     train_rows = first.splits["train"].num_rows
     if config.tune.folds:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from rnntune import storage
-from rnntune.cluster.resources import cluster_resources
 from rnntune.cluster.waiting import await_room
 from rnntune.config.load import Config
 from rnntune.console import Terminal
-from rnntune.data.prepared import PreparedDataset, fits_object_store, share_split
+from rnntune.data.prepared import PreparedDataset
+from rnntune.data.sharing import share_split
 from rnntune.errors import RnntuneError, RunError
 from rnntune.training.calibration import Calibration
 from rnntune.training.model_card import write_model_card
@@ -21,7 +21,7 @@ from rnntune.training.report_data import MOST_PREDICTIONS, keep_report_data
 from rnntune.training.result import TrainingOutcome, finish_run, run_result
 from rnntune.training.run_folder import RunFolder
 from rnntune.training.saved_model import read_best_weights, save_model
-from rnntune.training.shared_dataset import SharedDataset, share_dataset
+from rnntune.training.shared_dataset import SharedDataset, rows_fit_store, share_dataset
 from rnntune.tuning.aims import Aims
 from rnntune.tuning.importance import importance, importance_interval
 from rnntune.tuning.journal import Journal, Trial, TrialState, best_epoch
@@ -66,13 +66,14 @@ class SearchSession:
     def _feeds(self) -> dict[str, SharedDataset]:
         """Training and validation rows where trials reach them; the test rows stay behind."""
         feeds = {}
+        in_store = rows_fit_store(list(self.prepared.values()), self.terminal)
         for data in self.space.finite("data."):
             rows: SharedDataset | None = None
             for vectors in self.space.finite("model.word_vectors"):
                 changed = self.config.override({**data, **vectors})
                 prepared = self.prepared[dataset_key(data)]
                 splits = ("train", "validation") if rows is None else ()
-                feed = share_dataset(changed, prepared, self.terminal, splits)
+                feed = share_dataset(changed, prepared, self.terminal, splits, in_store=in_store)
                 rows = rows or feed
                 feeds[dataset_key({**data, **vectors})] = dataclasses.replace(
                     feed, parts=rows.parts
@@ -244,12 +245,11 @@ class SearchSession:
         """Train the best configuration as `train` does, or on training plus validation rows."""
         refit = chosen.tune.refit
         feed = self.feeds[dataset_key(best.values)]
-        in_store = fits_object_store(prepared, cluster_resources().object_store_bytes)
         train, validation = feed.parts["train"], feed.parts["validation"]
         parts = {
             "train": [*train, *validation] if refit else train,
             "validation": [] if refit else validation,
-            "test": share_split(prepared, "test", in_store=in_store),
+            "test": share_split(prepared, "test", in_store=feed.in_store),
         }
         whole = dataclasses.replace(feed, parts=parts)
         if refit and feed.task.is_multi_label and not chosen.tune.folds:

@@ -205,7 +205,8 @@ def values_of(folders, file):
 
 def test_every_value_of_a_manifest(folders, bounded, monkeypatch):
     """Reading says what is wrong or gives a data set whose rows can be read."""
-    from rnntune.data.prepared import hold_split, read_manifest
+    from rnntune.data.prepared import read_manifest
+    from rnntune.data.sharing import hold_split
     from rnntune.errors import RnntuneError
 
     (file,) = [m for m in folders.glob("cache/prepared/*/manifest.json") if _is_first(m)]
@@ -267,7 +268,8 @@ def test_every_value_of_a_marker(folders):
 )
 def test_rows_of_an_enemy_are_refused(folders, ids, labels):
     """Ids and labels that are none would be read outside the tables of the model."""
-    from rnntune.data.prepared import hold_split, read_manifest
+    from rnntune.data.prepared import read_manifest
+    from rnntune.data.sharing import hold_split
     from rnntune.errors import DataError
 
     (manifest,) = [m for m in folders.glob("cache/prepared/*/manifest.json") if _is_first(m)]

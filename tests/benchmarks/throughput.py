@@ -23,8 +23,8 @@ from torch.nn.functional import cross_entropy
 from rnntune.cluster.session import connect
 from rnntune.config.load import Config
 from rnntune.data.loader import TrainBatches
-from rnntune.data.prepared import share_split
 from rnntune.data.preprocess import prepare
+from rnntune.data.sharing import share_split
 from rnntune.model.network import Classifier
 from rnntune.training.api import train
 from rnntune.training.optim import Optimizer

@@ -15,8 +15,9 @@ from rnntune.config.schema import DataConfig
 from rnntune.data import passes, preparation, windows
 from rnntune.data.batching import EncodedRows
 from rnntune.data.encoded_files import read_encoded
-from rnntune.data.prepared import PreparedDataset, hold_split, share_split, split_refs
+from rnntune.data.prepared import PreparedDataset, split_refs
 from rnntune.data.preprocess import prepare
+from rnntune.data.sharing import hold_split, share_split
 from rnntune.data.tokenize import tokenize
 from rnntune.data.vocabulary import UNKNOWN, load_vocab
 from rnntune.errors import DataError

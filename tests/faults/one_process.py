@@ -15,18 +15,18 @@ def search_in_this_process() -> None:
     """Replace what asks a cluster, in this process and what it forks."""
     from rnntune.cluster.resources import Resources
     from rnntune.cluster.shared_storage import check_storage
-    from rnntune.data.prepared import hold_split
+    from rnntune.data.sharing import hold_split
     from rnntune.training import shared_dataset
     from rnntune.training.local import fit_local
     from rnntune.tuning import api, ensemble_result, plan, session, tuner
 
     cluster = Resources(nodes=({"CPU": 1.0},), object_store_bytes=10**9)
-    for module in (api, plan, session, shared_dataset, ensemble_result):
+    for module in (api, plan, shared_dataset):
         module.cluster_resources = lambda: cluster
     api.connect = lambda **_: contextlib.nullcontext()
     api.check_shared_storage = check_storage
     session.await_room = lambda *_, **__: None
-    session.share_dataset = shared_dataset.hold_dataset
+    session.share_dataset = lambda *given, **_: shared_dataset.hold_dataset(*given)
     for module in (session, ensemble_result):
         module.share_split = lambda data, split, in_store: hold_split(
             data, split, in_memory=in_store

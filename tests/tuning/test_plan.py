@@ -2,10 +2,17 @@
 
 import pytest
 
+from rnntune.cluster.resources import Resources
 from rnntune.config.load import Config
+from rnntune.console import Terminal
 from rnntune.data.prepared import PreparedDataset, Split
 from rnntune.errors import ConfigError, DataError
-from rnntune.tuning.plan import check_folds
+from rnntune.training.run_folder import RunFolder
+from rnntune.tuning import plan, session
+from rnntune.tuning.plan import check_folds, plan_search
+from rnntune.tuning.session import SearchSession
+from rnntune.tuning.space_parser import parse_space
+from rnntune.tuning.trial_loop import dataset_key
 
 
 def prepared(train: tuple[int, ...], validation: tuple[int, ...]) -> PreparedDataset:
@@ -49,3 +56,40 @@ def test_too_few_folds_are_refused(folds):
 def test_folds_are_not_for_trials_of_several_workers():
     with pytest.raises(ConfigError, match="folds: a trial of 2 workers trains on one split"):
         Config.load(None, {"tune.folds": 3, "tune.workers_per_trial": 2})
+
+
+@pytest.mark.parametrize(("store_bytes", "fits"), [(2_300, False), (4_600, True)])
+def test_all_variants_of_the_data_must_fit_the_object_store(
+    store_bytes, fits, monkeypatch, tmp_path
+):
+    """Each of the two takes 752 bytes: a third of 2,300 holds one of them, not both."""
+    from rnntune.training import shared_dataset
+
+    resources = Resources(nodes=({"CPU": 1.0},), object_store_bytes=store_bytes)
+    for module in (plan, shared_dataset):
+        monkeypatch.setattr(module, "cluster_resources", lambda: resources)
+    asked = []
+    monkeypatch.setattr(
+        session,
+        "share_dataset",
+        lambda *given, in_store: asked.append(in_store) or shared_dataset.hold_dataset(*given),
+    )
+    config = Config.load(
+        None,
+        {
+            "tune.space": {"data.max_length": {"choice": [8, 16]}},
+            "model.word_vectors": None,
+            "model.ngrams": 0,
+        },
+    )
+    variants = {dataset_key({"data.max_length": n}): prepared((30, 9), (2, 4)) for n in (8, 16)}
+    assert [each.encoded_bytes for each in variants.values()] == [752, 752]
+    told = []
+    terminal = Terminal(silent=True)
+    terminal.line = told.append
+    space = parse_space(config)
+    SearchSession(config, RunFolder(str(tmp_path)), space, variants, terminal)
+    assert asked == [fits, fits]
+    planned = plan_search(config, space, variants)
+    assert planned.object_store_bytes == (2 * 45 * 16 if fits else 0)
+    assert [line for line in told if "2 variants" in line] == told[: 0 if fits else 1]
