@@ -17,6 +17,7 @@ class Memory(threading.Thread):
         self._me = psutil.Process()
         self.start_bytes = self.driver_bytes = own_bytes(self._me)
         self.worker_bytes = 0
+        self._reads: dict[int, int] = {}
         self._over = threading.Event()
 
     def run(self) -> None:
@@ -24,6 +25,14 @@ class Memory(threading.Thread):
             self.driver_bytes = max(self.driver_bytes, own_bytes(self._me))
             workers = [p for p in self._me.children(recursive=True) if "ray::" in _name(p)]
             self.worker_bytes = max([self.worker_bytes, *map(own_bytes, workers)])
+            for worker in workers:
+                if "TrainWorker" in _name(worker):
+                    before = self._reads.get(worker.pid, 0)
+                    self._reads[worker.pid] = max(before, _read_bytes(worker))
+
+    def rank_reads_mb(self) -> list[int]:
+        """What each of Ray Train's workers has read of files, in megabytes."""
+        return sorted(round(number / 1e6) for number in self._reads.values())
 
     def stop(self) -> dict[str, int]:
         """End, and give the figures in megabytes."""
@@ -50,3 +59,10 @@ def _name(process: psutil.Process) -> str:
         return str(process.name())
     except psutil.Error:
         return ""
+
+
+def _read_bytes(process: psutil.Process) -> int:
+    try:
+        return int(process.io_counters().read_chars)
+    except psutil.Error:
+        return 0
