@@ -35,15 +35,18 @@ def _bins(confidence: npt.NDArray[Any]) -> IntArray:
 def calibration_section(run: RunContents, predictions: Predictions) -> Section:
     """Reliability diagram and calibration error, before and after temperature scaling."""
     right = predictions.right
-    kinds = {"as trained": predictions.probability.astype(np.float64)}
     scaled = not np.allclose(predictions.probability, predictions.calibrated)
+    temperature = (run.result or {}).get("temperature")
+    # Of sets of labels all probabilities are those with the temperature.
+    is_plain = scaled or temperature in (None, 1)
+    first = "as trained" if is_plain else "with temperature"
+    kinds = {first: predictions.probability.astype(np.float64)}
     if scaled:
         kinds["with temperature"] = predictions.calibrated.astype(np.float64)
     errors = {name: calibration_error(values, right) for name, values in kinds.items()}
     words = ", ".join(f"{error:.4f} {name}" for name, error in errors.items())
-    temperature = (run.result or {}).get("temperature")
     text = f"Expected calibration error on the test rows (15 bins): {words}."
-    if scaled and temperature is not None:
+    if "with temperature" in kinds and temperature is not None:
         text += f" The temperature, {temperature:.3g}, was chosen on validation rows."
     return Section(
         key="calibration",

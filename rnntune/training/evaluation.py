@@ -136,7 +136,8 @@ def predict_split(
         split: what the names of the figures begin with.
         temperature: what logits are divided by in the calibrated probabilities.
         most_rows: rows whose predictions are kept, of sets of many classes fewer.
-        thresholds: of each class where rows have sets of labels.
+        thresholds: of each class where rows have sets of labels; with the temperature, as all of
+            their probabilities are.
     """
     kept: list[SplitPredictions] = []
     if thresholds is not None:
@@ -146,7 +147,8 @@ def predict_split(
         kept.append(_predictions(scores, temperature, most_rows, thresholds))
         return scores
 
-    scored = map(keep, score_batches(model, batches, device))
+    of_sets = 1.0 if thresholds is None else temperature
+    scored = map(keep, score_batches(model, batches, device, temperature=of_sets))
     figures = count_split(model, scored, thresholds).figures(split)
     if world_size() > 1:
         gathered: list[Any] = [None] * world_size()

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from rnntune.data.stratification import SPLITS
 from rnntune.data.task import Task
 from rnntune.location import Location
 from rnntune.training.class_weights import class_weights, positive_odds, positive_weights
+
+if TYPE_CHECKING:
+    from rnntune.training.calibration import Calibration
 
 __all__ = ["SharedDataset", "fetch", "hold_dataset", "report_choices", "report_skipped_rows"]
 _LOCAL_CACHE = "~/.cache/rnntune"
@@ -49,7 +52,7 @@ class SharedDataset:
         class_weights: of the loss, in the order of the classes; None: all rows count alike.
         task: whether a row has one label, or a set of them.
         label_odds: of sets of labels, rows with each class over rows without it, weighted.
-        thresholds: of sets of labels, for a model without validation rows; None: a half.
+        calibration: for a model without validation rows, of one like it; None: there is none.
         teacher: names the model whose soft labels the training rows have; None: they have none.
     """
 
@@ -64,7 +67,7 @@ class SharedDataset:
     class_weights: tuple[float, ...] | None = None
     task: Task = Task.SINGLE_LABEL
     label_odds: tuple[float, ...] | None = None
-    thresholds: tuple[float, ...] | None = None
+    calibration: "Calibration | None" = None
     teacher: str | None = None
 
     @property

@@ -193,7 +193,7 @@ class TrainingWorker:
         )
         trained = time.perf_counter()
         validation_s = sum(epoch["validation_s"] for epoch in state.history[self.num_resumed :])
-        calibration, refit_rows, refit_s = uncalibrated(model, self.feed.thresholds), 0, 0.0
+        calibration, refit_rows, refit_s = self.feed.calibration or uncalibrated(model), 0, 0.0
         if parts["validation"]:
             calibration = calibrate(model, self._scoring("validation")(), self.device)
             if config.train.refit:

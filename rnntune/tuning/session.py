@@ -252,10 +252,9 @@ class SearchSession:
             "test": share_split(prepared, "test", in_store=feed.in_store),
         }
         whole = dataclasses.replace(feed, parts=parts)
-        if refit and feed.task.is_multi_label and not chosen.tune.folds:
-            # Without validation rows the thresholds are those of the trial.
-            thresholds = self._trained(chosen, best)[2].thresholds
-            whole = dataclasses.replace(whole, thresholds=thresholds)
+        if refit and not chosen.tune.folds:
+            # Without validation rows the temperature and thresholds are those of the trial.
+            whole = dataclasses.replace(whole, calibration=self._trained(chosen, best)[2])
         check_checkpoints(self.folder.uri, self.terminal.line)
         rows = "training plus validation rows" if refit else "the training rows"
         self.terminal.line(f"training the best configuration on {rows}")

@@ -62,6 +62,9 @@ def test_a_run_learns_sets_of_labels(run):
     model = rnntune.load(str(folder))
     assert model.description.task is Task.MULTI_LABEL
     assert len(model.thresholds) == 3
+    assert model.description.temperature == result["temperature"]
+    assert result["temperature"] != 1
+    assert result["validation_calibration_error"] < 0.05
     assert model.predict(["soup goal", "w1 w2", "film"]) == [["food", "sport"], [], ["art"]]
     assert model.predict_proba(["soup goal"]).sum() > 1.5  # each by itself
 
@@ -192,6 +195,7 @@ def test_the_page_and_the_card_show_each_class(run):
     text = Path(write_report([str(folder), str(folder)], str(folder / "two.html"))).read_text()
     assert "validation micro f1" in text.lower()
     card = (folder / "model" / "README.md").read_text()
+    assert "calibration error, validation rows" in card
     assert "into sets of 3 classes" in card
     assert "| all labels right, " in card
 

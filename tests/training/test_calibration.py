@@ -8,7 +8,13 @@ from rnntune.data.batching import EncodedRows, collate
 from rnntune.data.task import Task
 from rnntune.errors import RunError
 from rnntune.inference.classifier import load
-from rnntune.training.calibration import calibrate, calibration_error, fit_temperature
+from rnntune.training.calibration import (
+    calibrate,
+    calibration_error,
+    fit_set_temperature,
+    fit_temperature,
+)
+from rnntune.training.evaluation import predict_split
 from rnntune.training.saved_model import read_model
 
 
@@ -71,6 +77,56 @@ def test_scaling_lowers_the_error_on_the_rows_it_was_chosen_on():
     assert found.error_before is not None
     assert found.error < 0.05 < found.error_before
     assert calibrate(_Given(logits), [], torch.device("cpu")).temperature == 1.0
+
+
+def _sets(temperature: float, num_rows: int = 5_000):
+    """Logits whose sigmoid at a temperature is how often a row has each class."""
+    rng = np.random.default_rng(1)
+    logits = rng.normal(-1, 2.5, size=(num_rows, 3)).astype(np.float32)
+    labels = rng.random(logits.shape) < 1 / (1 + np.exp(-logits / temperature))
+    return logits, labels
+
+
+class _GivenSets(_Given):
+    task = Task.MULTI_LABEL
+    num_classes = 3
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 2.5])
+def test_sets_of_labels_have_a_temperature_that_changes_no_decision(temperature):
+    logits, labels = _sets(temperature)
+    num_rows = len(labels)
+    rows = EncodedRows(
+        ids=np.arange(num_rows, dtype=np.int32),
+        lengths=np.ones(num_rows, dtype=np.int32),
+        labels=labels.astype(np.uint8),
+    )
+    batches = [collate(rows, part) for part in np.split(np.arange(num_rows), 5)]
+    model, cpu = _GivenSets(logits), torch.device("cpu")
+    found = calibrate(model, batches, cpu)
+    assert found.temperature == pytest.approx(temperature, rel=0.1)
+    assert found.error is not None
+    assert found.error_before is not None
+    assert found.error < 0.02
+    assert found.error <= found.error_before + 0.002
+    assert found.thresholds is not None
+    # At a temperature of 1 the thresholds are other numbers and decide the same.
+    plain = np.array(found.thresholds)
+    plain = 1 / (1 + np.exp(-found.temperature * np.log(plain / (1 - plain))))
+    given = [
+        predict_split(
+            model, batches, cpu, "test", temperature=scale, most_rows=num_rows, thresholds=bounds
+        )[1].predicted
+        for scale, bounds in ((found.temperature, found.thresholds), (1.0, tuple(plain.tolist())))
+    ]
+    assert (given[0] != given[1]).mean() < 1e-4
+    assert 0.1 < given[0].mean() < 0.9
+
+
+def test_few_or_perfect_sets_of_labels_do_not_make_certain():
+    logits = np.array([[3.0, -3.0], [-3.0, 3.0]])
+    assert fit_set_temperature(logits, logits > 0) > 0.5
+    assert fit_set_temperature(np.empty((0, 2)), np.empty((0, 2), dtype=bool)) == 1.0
 
 
 def test_a_model_folder_keeps_the_temperature(tmp_path):

@@ -404,6 +404,7 @@ def test_searched_data_is_prepared_before_and_refit_takes_all_rows(searched, ray
     assert sorted(done.trials["data.max_length"]) == [4, 64]
     assert done.best.data.max_length == 64
     assert done.result["refit"] is True
+    assert done.result["temperature"] != 1  # that of the trial, which had validation rows
     assert done.result["train_rows"] == 8000
     assert done.result["test_rows"] == 1000
     assert storage.exists(storage.join(done.uri, "model", "config.yaml"))
