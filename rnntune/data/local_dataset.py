@@ -6,7 +6,9 @@ out is the same, too.
 """
 
 import itertools
+import mmap
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,10 +18,13 @@ from pyarrow import fs
 from rnntune import storage
 from rnntune.data.formats.class_folders import list_texts
 from rnntune.data.sources import Source, read_blocks
+from rnntune.errors import RnntuneError, StorageError
 
 __all__ = ["LocalDataset", "fits_process", "read_local", "text_bytes"]
 _PACKED = {".gz": 4, ".bz2": 4, ".zst": 4, ".lz4": 3, ".xz": 4, ".parquet": 3}
 """About how many bytes of text stand in one byte of such files."""
+_KEPT_BYTES = 128 << 20
+"""Blocks that are kept in memory between two passes."""
 
 
 class LocalDataset:
@@ -67,13 +72,43 @@ class LocalDataset:
         return LocalDataset(lambda: (block.select(names) for block in self._blocks()))
 
     def materialize(self) -> "LocalDataset":
-        """Run all steps now and keep the blocks."""
-        kept = list(self._blocks())
-        return LocalDataset(lambda: kept)
+        """Run all steps now and keep the blocks, the first ones in memory and more on disk.
+
+        How much text is in a compressed file is only estimated before.
+        """
+        kept: list[pa.Table] = []
+        num_bytes = 0
+        blocks = iter(self._blocks())
+        for block in blocks:
+            kept.append(block)
+            num_bytes += block.nbytes
+            if num_bytes > _KEPT_BYTES:
+                break
+        more = _on_disk(blocks)
+        return LocalDataset(lambda: itertools.chain(kept, more()))
 
     def iter_batches(self, **_: Any) -> Iterator[pa.Table]:
         """Run all steps and give the blocks as they come."""
         yield from self._blocks()
+
+
+def _on_disk(blocks: Iterator[pa.Table]) -> Callable[[], Iterator[pa.Table]]:
+    """Write tables of one schema to a file without a name, and give what reads them again."""
+    first = next(blocks, None)
+    if first is None:
+        return lambda: iter(())
+    try:
+        with tempfile.TemporaryFile() as file:
+            with pa.ipc.new_stream(file, first.schema) as writer:
+                for block in itertools.chain([first], blocks):
+                    writer.write_table(block.combine_chunks())
+            file.flush()
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        folder, reason = tempfile.gettempdir(), RnntuneError.reason(error)
+        raise StorageError(f"{folder} (TMPDIR): cannot keep tokens there: {reason}") from error
+    buffer = pa.py_buffer(mapped)
+    return lambda: (pa.Table.from_batches([batch]) for batch in pa.ipc.open_stream(buffer))
 
 
 def read_local(source: Source, files: Sequence[str]) -> LocalDataset:

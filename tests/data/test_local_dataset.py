@@ -1,9 +1,13 @@
+import gc
 import gzip
+import weakref
 
 import pyarrow as pa
 import pytest
 
+from rnntune.data import local_dataset
 from rnntune.data.local_dataset import LocalDataset, fits_process
+from rnntune.errors import StorageError
 
 
 def _tables(*values):
@@ -43,6 +47,31 @@ def test_materialized_steps_run_once():
     kept = _tables(1, 2).map_batches(counted).materialize()
     assert _values(kept) == _values(kept) == [[1], [2]]
     assert len(calls) == 2
+
+
+def test_blocks_beyond_a_bound_are_kept_on_disk(monkeypatch):
+    monkeypatch.setattr(local_dataset, "_KEPT_BYTES", 40)
+    alive = []
+
+    def tracked(table):
+        alive.append(weakref.ref(table))
+        return table
+
+    kept = _tables(*range(9)).map_batches(tracked).materialize()
+    assert _values(kept) == _values(kept) == [[number] for number in range(9)]
+    gc.collect()
+    assert sum(ref() is not None for ref in alive) == 3  # of 16 bytes each
+
+
+def test_a_temporary_folder_without_room_is_named(monkeypatch):
+    monkeypatch.setattr(local_dataset, "_KEPT_BYTES", 0)
+
+    def full():
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    with pytest.raises(StorageError, match=r"\(TMPDIR\): cannot keep tokens there: .*No space"):
+        _tables(1, 2).materialize()
 
 
 @pytest.mark.usefixtures("no_cluster_in_the_shell")
