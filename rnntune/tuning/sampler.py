@@ -19,7 +19,7 @@ from rnntune.tuning.gaussian_process import propose_gp
 from rnntune.tuning.journal import Trial, TrialState, best_score
 from rnntune.tuning.optuna_space import ask, distribution, seed_of, to_param
 from rnntune.tuning.prior import Observation, first_points, normal_scores, observations
-from rnntune.tuning.space import Space, grid_point
+from rnntune.tuning.space import Space, grid_point, same_value
 from rnntune.tuning.warm_start import WarmStart
 
 __all__ = ["check_searcher", "count_trials", "propose"]
@@ -71,20 +71,27 @@ def propose(
     number: int,
     trials: Sequence[Trial],
     warm: WarmStart | None = None,
+    default: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The settings of a trial.
+
+    First come the points that the user names, then the best of earlier searches, then the default,
+    once with each combination of swept settings; a grid has only its own points and the user's.
 
     Args:
         config: searcher, seed and points to try first.
         space: what is searched.
         number: of the trial, from 0.
         trials: all trials so far; only TPE and the Gaussian process look at them.
-        warm: what earlier searches tried; the best of it comes after the points to try first.
+        warm: what earlier searches tried.
+        default: the settings without a search, where the space has them.
     """
     random = np.random.default_rng([config.seed, number])
-    points = list(config.points_to_evaluate)
+    points: list[Mapping[str, Any]] = list(config.points_to_evaluate)
     if warm is not None:
         points += first_points(warm, space, Aims.of(config))
+    if default and config.searcher != "grid" and not _is_among(default, points):
+        points += [default] * space.num_swept
     if config.searcher == "grid":
         after = number - len(points)
         return space.point(after) if after >= 0 else {**space.sample(random), **points[number]}
@@ -99,6 +106,13 @@ def propose(
     if number < len(points):
         values |= points[number]
     return values
+
+
+def _is_among(default: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> bool:
+    return any(
+        all(name in point and same_value(point[name], value) for name, value in default.items())
+        for point in points
+    )
 
 
 def _propose_tpe(

@@ -14,6 +14,7 @@ from rnntune.config.load import Config
 from rnntune.errors import StorageError
 from rnntune.tuning.aims import Aims
 from rnntune.tuning.constraints import architecture
+from rnntune.tuning.default_point import default_point
 from rnntune.tuning.ensemble_selection import num_candidates
 from rnntune.tuning.journal import Journal, Trial, TrialState, ranked_trials
 from rnntune.tuning.reports import EpochReport, TrialEnd, TrialSpec
@@ -54,6 +55,7 @@ class Search:
         warm: WarmStart | None = None,
     ) -> None:
         self._warm = warm
+        self._default = default_point(config, space)
         self._on_change = on_change
         self.config, self.space, self.journal, self.uri = config, space, journal, uri
         self.max_concurrent = max_concurrent
@@ -186,7 +188,7 @@ class Search:
         values = (
             trials[number].values
             if number < len(trials)
-            else propose(self.config.tune, self.space, number, trials, self._warm)
+            else propose(self.config.tune, self.space, number, trials, self._warm, self._default)
         )
         epochs = int(values.get("train.epochs", self.config.train.epochs))
         trial = self.journal.start(number, values, epochs)

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import yaml
 
-from rnntune.config.load import Config, flatten
+from rnntune.config.load import Config
 from rnntune.console import Terminal
 from rnntune.data.loader import scoring_batches
 from rnntune.data.preprocess import prepare
@@ -33,6 +33,7 @@ from rnntune.training.loop import Event, fit
 from rnntune.training.shared_dataset import SharedDataset, hold_dataset
 from rnntune.training.worker import train_batches
 from rnntune.tuning.constraints import build_within_limits
+from rnntune.tuning.default_point import default_point
 from rnntune.tuning.plan import median_length
 from rnntune.tuning.space import Space
 from rnntune.tuning.space_parser import parse_space
@@ -92,14 +93,7 @@ class TextSet:
         """The settings of a configuration; those of number 0 are the defaults."""
         if number:
             return self.space.sample(np.random.default_rng([seed, number]))
-        defaults = flatten(self.config.to_dict())
-        nearest = {}
-        for dimension in self.space.dimensions:
-            value = defaults[dimension.name]
-            if not dimension.holds(value):  # a list of numbers without it
-                value = min(dimension.args, key=lambda other, value=value: abs(other - value))
-            nearest[dimension.name] = value
-        return nearest
+        return default_point(self.config, self.space)
 
     def train(self, number: int, seed: int) -> dict[str, Any]:
         """Train a configuration; its line."""

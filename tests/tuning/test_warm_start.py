@@ -89,8 +89,8 @@ def test_a_misleading_start_is_overcome_within_32_trials(tmp_path):
         cold.append(searched(tmp_path / f"cold-{seed}", configured(32, seed=seed)))
         misled.append(searched(tmp_path / f"warm-{seed}", configured(32, [earlier], seed=seed)))
     mean = statistics.mean
-    assert mean(map(regret, misled)) < 1.25 * mean(map(regret, cold))
-    assert mean(map(regret, misled)) < mean(regret(scores[:16]) for scores in cold)
+    # 18 seeds: misled 0.0058, cold 0.0063, cold after 16 trials 0.019; means of six vary threefold.
+    assert mean(map(regret, misled)) < 0.5 * mean(regret(scores[:16]) for scores in cold)
 
 
 @pytest.mark.parametrize("searcher", ["tpe", "random"])
