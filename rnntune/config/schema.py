@@ -367,7 +367,7 @@ class TuneConfig:
     max_latency_ms: Positive | None = None
     """Longest time for one text on one CPU thread; slower ones are not trained."""
     points_to_evaluate: tuple[dict[str, Any], ...] = ()
-    """Configurations to try first, as dotted names to values; the default comes after them."""
+    """Configurations to try first, as dotted names to values."""
     warm_start: tuple[str, ...] = ()
     """Earlier searches, also over other data, to begin from; what they say soon fades."""
     folds: Annotated[int, Field(ge=2)] | None = None

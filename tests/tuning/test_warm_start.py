@@ -89,8 +89,10 @@ def test_a_misleading_start_is_overcome_within_32_trials(tmp_path):
         cold.append(searched(tmp_path / f"cold-{seed}", configured(32, seed=seed)))
         misled.append(searched(tmp_path / f"warm-{seed}", configured(32, [earlier], seed=seed)))
     mean = statistics.mean
-    # 18 seeds: misled 0.0058, cold 0.0063, cold after 16 trials 0.019; means of six vary threefold.
-    assert mean(map(regret, misled)) < 0.5 * mean(regret(scores[:16]) for scores in cold)
+    # Over 18 seeds the first ratio is 0.8; it is 1.9 if what the earlier search says never fades.
+    at_16 = mean(regret(scores[:16]) for scores in cold)
+    assert mean(regret(scores[:16]) for scores in misled) < 1.5 * at_16
+    assert mean(map(regret, misled)) < at_16
 
 
 @pytest.mark.parametrize("searcher", ["tpe", "random"])
