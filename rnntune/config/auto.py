@@ -240,8 +240,7 @@ class _Rules:
         return sum(min(length, longest) * rows for length, rows in lengths)
 
     def model_ngrams(self) -> tuple[int, str]:
-        if self._is_large:
-            return 0, f"{self._rows}: the recurrent layers learn phrases themselves"
+        # AG News, validation, LSTM 96, one seed: 0.9178 without the branch, 0.9229 with pairs.
         if self._is_of_letters():
             return 3, "words of single letters"
         return 2, self._rows
@@ -254,6 +253,8 @@ class _Rules:
             return 0, "no branch of n-grams"
         if self._is_of_letters():
             return 0, "words of single letters"
+        if self._is_large:
+            return 0, f"{self._rows}: letters would take a fifth of the time"
         return self._buckets(40 * self._facts.num_words)
 
     def _is_of_letters(self) -> bool:
@@ -268,6 +269,8 @@ class _Rules:
 
     def model_recurrent_weight(self) -> tuple[float, str]:
         facts = self._facts
+        if self._is_large:
+            return 1.0, self._rows
         if self._has_vectors():
             if facts.num_tokens > _LONG_TEXT * facts.num_rows:
                 return 0.3, "long texts"
@@ -297,7 +300,9 @@ class _Rules:
     def train_ngram_learning_rate(self) -> tuple[float, str]:
         # A row moves its logits as much, whatever the batch and the number of epochs.
         batch, epochs = self._settings["batching.batch_rows"], self._settings["train.epochs"]
-        return min(max(12.0 * batch / epochs, 10.0), 80.0), f"{epochs} epochs of batches of {batch}"
+        # Alone on AG News, batches of 64, validation: 0.906 with 20, 0.913 with 80, 0.916 with 256.
+        most = 256.0 if self._is_large else 80.0
+        return min(max(12.0 * batch / epochs, 10.0), most), f"{epochs} epochs of batches of {batch}"
 
     def train_warmup_fraction(self) -> tuple[float, str]:
         return (0.0 if self._is_large else 0.05), self._rows

@@ -67,7 +67,11 @@ def test_a_large_corpus_keeps_the_settings_that_were_measured_on_ag_news():
     assert flat["train.epochs"] == 3
     assert flat["train.learning_rate"] == 0.002
     assert flat["batching.batch_rows"] == 64
-    assert flat["model.ngrams"] == 0
+    assert flat["model.ngrams"] == 2
+    assert flat["model.letter_buckets"] == 0
+    assert flat["model.ngram_buckets"] == 1 << 18
+    assert flat["model.recurrent_weight"] == 1.0
+    assert flat["train.ngram_learning_rate"] == 256.0
     assert flat["model.word_vectors"] is None
     assert flat["model.embedding_dim"] == 64
 

@@ -6,12 +6,14 @@ from models import PLAIN
 from strategies import coded_rows
 
 from rnntune.config.schema import BatchingConfig, ModelConfig, TrainConfig
-from rnntune.data.batching import EncodedRows
+from rnntune.data.batching import EncodedRows, collate
 from rnntune.data.loader import Shard, TrainBatches, scoring_batches
+from rnntune.data.task import Task
 from rnntune.data.vocabulary import UNKNOWN
 from rnntune.model.network import Classifier
 from rnntune.training.branches import choose_branch_weights
-from rnntune.training.loop import fit
+from rnntune.training.loop import fit, sum_losses
+from rnntune.training.targets import targets_of
 
 CPU = torch.device("cpu")
 
@@ -44,6 +46,16 @@ def _rows(num_rows: int, seed: int) -> EncodedRows:
     ids = np.random.default_rng(seed + 1).integers(2, 28, len(rows.ids)).astype(np.int32)
     labels = (ids[rows.starts] < 15).astype(np.int64)
     return EncodedRows(ids=ids, lengths=lengths, labels=labels)
+
+
+def test_the_labels_of_every_branch_are_smoothed():
+    batch = collate(_rows(6, 0), np.arange(6))
+    logits = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
+    targets = targets_of(Task.SINGLE_LABEL)
+    alone = sum_losses(targets, logits[None], batch, 0.1)
+    both = sum_losses(targets, torch.stack([logits, logits]), batch, 0.1)
+    torch.testing.assert_close(both, 2 * alone)
+    assert not torch.isclose(alone, sum_losses(targets, logits[None], batch, 0.0))
 
 
 def _train(config: TrainConfig, num_trained_words: int | None = None, **options):

@@ -285,7 +285,7 @@ def _alone_over_pairs_of_batches():
     [
         ("bf16", "gru", 8, False, True),
         ("fp32", "lstm", 256, True, False),
-        ("auto", "lstm", 128, True, True),
+        ("auto", "lstm", 96, True, True),
         ("auto", "lstm", 64, True, False),
         ("auto", "gru", 128, True, False),
         ("auto", "lstm", 128, False, False),
