@@ -345,10 +345,11 @@ class TuneConfig:
     """Seconds after which no trial goes on."""
     searcher: Literal["random", "grid", "tpe", "gp"] = "tpe"
     """How configurations are proposed: 'random', 'grid', 'tpe' or 'gp' (Optuna's)."""
-    scheduler: Literal["one_epoch", "asha", "none"] = "one_epoch"
-    """Who is trained to the end: 'one_epoch' (the best after an epoch of all), 'asha', 'none'."""
+    scheduler: Literal["one_epoch", "asha", "pbt", "none"] = "one_epoch"
+    """Who is trained to the end: 'one_epoch' (the best after an epoch of all), 'asha', 'none';
+    'pbt': settings change in training, for long ones."""
     grace_epochs: Count = 1
-    """Epochs every trial may run."""
+    """Epochs every trial may run; those between exchanges ('pbt')."""
     finalists: Count = 3
     """Trials that go on after an epoch of all; with several metrics it is the front."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3

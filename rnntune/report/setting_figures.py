@@ -29,9 +29,18 @@ def setting_section(run: RunContents, scored: Sequence[tuple[Trial, float]]) -> 
         key="settings",
         title="Settings",
         text=("Each point or line is a trial; trials that were stopped early count with their "
-              "best epoch.",),
+              "best epoch.", *_changes(scored)),
         figures=tuple(figures),
     )  # fmt: skip
+
+
+def _changes(scored: Sequence[tuple[Trial, float]]) -> tuple[str, ...]:
+    if not any(trial.has_changed for trial, _ in scored):
+        return ()
+    return (
+        "The settings of a population's members changed in training: a point is where they ended. "
+        "schedule.yaml has those of the best member by epoch.",
+    )
 
 
 def _importance(

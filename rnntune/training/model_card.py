@@ -79,6 +79,9 @@ def _lines(config: Config, prepared: PreparedDataset, result: Mapping[str, Any])
     if result.get("refit"):
         yield "Validation scores are of that model; this one was then trained in the same way on"
         yield f"{result['train_rows']:,} training plus validation rows."
+    if len(result.get("schedule", ())) > 1:
+        yield "Its settings changed in training (population based training); those below are the"
+        yield "last ones, and `schedule.yaml` of its run has them by epoch."
     yield from ("", "## Data", "")
     source = re.sub(r"//[^/@]+@", "//", config.data.source)  # without a user and password
     yield f"Source: {_cell(source)}; {prepared.num_words:,} words in the vocabulary."

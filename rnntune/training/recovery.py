@@ -6,6 +6,7 @@ later is damage, not a write that was cut off.
 """
 
 import contextlib
+import dataclasses
 import shutil
 import tempfile
 import uuid
@@ -81,6 +82,22 @@ class CheckpointStore:
             files = sorted(Path(aside).iterdir(), key=lambda file: file.name == _STATE)
             for file in files:
                 storage.write_bytes(storage.join(self.uri, name, file.name), file.read_bytes())
+
+    def adopt(self, checkpoint: str, identity: Mapping[str, Any]) -> None:
+        """Take a copy of another run's checkpoint in place of all that are here.
+
+        Args:
+            checkpoint: its URI; it stays.
+            identity: what replaces the same parts of its identity.
+
+        Raises:
+            RunError: it is truncated or damaged; nothing was changed.
+            StorageError: it cannot be read or written.
+        """
+        snapshot = read_checkpoint(checkpoint, {})
+        self.clear()
+        identity = {**snapshot.identity, **identity}
+        self.save(dataclasses.replace(snapshot, identity=identity))
 
     def sweep(self) -> None:
         """Delete what a killed process left of a checkpoint or another file that it wrote."""

@@ -49,6 +49,12 @@ class _EnsembleScores(_Scores):
     members: Annotated[list[_Member], Field(min_length=1, max_length=100)]
 
 
+class _Stage(TypedDict):
+    from_epoch: Count
+    trial: Count
+    values: dict[str, Any]
+
+
 class _Result(TypedDict, total=False):
     """What readers of a result rely on; it may hold more."""
 
@@ -85,6 +91,7 @@ class _Result(TypedDict, total=False):
     metrics: list[str]
     warm_start: dict[str, Any]
     front: list[dict[str, Number]]
+    schedule: list[_Stage]
     seconds: Annotated[dict[str, Seconds], AfterValidator(_with_total)]
     auto: dict[str, tuple[Any, str]]
     warnings: list[str]

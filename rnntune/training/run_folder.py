@@ -34,6 +34,7 @@ _FILES = (
     "result.json",
     "best.yaml",
     "pareto.yaml",
+    "schedule.yaml",
     "warm_start.json",
     "trials.*",
     "metrics.jsonl",

@@ -18,6 +18,7 @@ from rnntune.training.trackers import check_trackers
 from rnntune.tuning.ensemble_selection import check_ensemble
 from rnntune.tuning.extension import Extension
 from rnntune.tuning.journal import Journal
+from rnntune.tuning.perturbation import check_population, population_config
 from rnntune.tuning.plan import (
     SearchPlan,
     combined_fingerprint,
@@ -46,12 +47,15 @@ def plan(config: Config, *, verbose: bool = False, terminal: Terminal | None = N
     space = parse_space(config)
     check_searcher(config.tune, space)
     check_ensemble(config.tune, space)
+    check_population(config, space)
+    config = population_config(config)
     if (warm := open_warm_start(config, space, None)) is not None:
         terminal.line(warm.line())
     with connect(verbose=verbose):
         place_trials(config, space, cluster_resources())
         prepared = prepare_all(config, space, terminal)
         config, _ = resolve_config(config, next(iter(prepared.values())))
+        check_population(config, space)  # the number of epochs may have been auto
         return plan_search(config, space, prepared)
 
 
@@ -89,6 +93,8 @@ def tune(
     space = parse_space(config)
     check_searcher(config.tune, space)
     check_ensemble(config.tune, space)
+    check_population(config, space)
+    config = population_config(config)
     check_trackers(config.train.trackers)
     refuse_inside(folder.uri, config.tune.warm_start, "is or holds the run")
     if (warm := open_warm_start(config, space, folder if resume else None)) is not None:
@@ -103,6 +109,7 @@ def tune(
             prepared = prepare_all(config, space, terminal)
             held.enter_context(in_use(each.uri for each in prepared.values()))
             config, choices = resolve_config(config, next(iter(prepared.values())))
+            check_population(config, space)  # the number of epochs may have been auto
             report_choices(choices, terminal)
             if warm is not None and not resume:  # the metric may have been auto
                 warm = open_warm_start(config, space, None)

@@ -45,9 +45,13 @@ class Extension:
         """The settings of a search with what it is given.
 
         Raises:
-            ConfigError: a grid, which has all its points, or a search without a time budget.
+            ConfigError: a grid, which has all its points, a population, or a search without a
+                time budget.
         """
         tune = config.tune
+        if tune.scheduler == "pbt":
+            name = _TRIALS if self.num_trials else _SECONDS
+            raise ConfigError(f"{name}: the members of a population (pbt) began together")
         if self.num_trials and tune.searcher == "grid":
             raise ConfigError(f"{_TRIALS}: a grid has its own number of trials")
         if self.time_budget_s and tune.time_budget_s is None:

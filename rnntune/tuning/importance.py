@@ -84,8 +84,12 @@ def undecided(
 def _scored(
     trials: Sequence[Trial], names: Sequence[str], metric: Metric
 ) -> tuple[dict[str, np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
-    """Numbers for the values of each setting, and the scores; of the trials that have one."""
-    scored = [(t, s) for t in trials if (s := best_score(t, metric)) is not None]
+    """Numbers for the values of each setting, and the scores; of the trials that have one.
+
+    Trials whose settings changed in training say nothing of their last ones.
+    """
+    fixed = [trial for trial in trials if not trial.has_changed]
+    scored = [(t, s) for t in fixed if (s := best_score(t, metric)) is not None]
     codes = {name: np.array(_codes([t.values[name] for t, _ in scored])) for name in names}
     return codes, np.array([score for _, score in scored])
 

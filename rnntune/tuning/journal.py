@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from rnntune import storage
 from rnntune.config.metric import Metric
 from rnntune.errors import RunError, StorageError
 from rnntune.location import Location
-from rnntune.tuning.journal_events import check_event
+from rnntune.tuning.journal_events import Copy, Stage, check_event
 
 __all__ = ["PATIENCE_S", "Journal", "Trial", "TrialState", "best_epoch", "best_score", "best_trial"]
 __all__ += ["ranked_trials"]
@@ -58,7 +58,8 @@ class Trial:
 
     Args:
         number: of the trial, from 0.
-        values: dotted names of the searched settings to values.
+        values: dotted names of the searched settings to values; of a population's member the
+            last ones.
         state: how far it is.
         reason: why it ended before its last epoch.
         history: metrics of its epochs.
@@ -67,6 +68,8 @@ class Trial:
         attempts: times it was started.
         seconds: wall time of the attempt in which it ended.
         epochs: epochs it was to run.
+        stages: the settings by epoch; more than one where a population changed them. Those and
+            the history before are of the members that its model descends from.
     """
 
     number: int
@@ -79,6 +82,12 @@ class Trial:
     attempts: int = 0
     seconds: float = 0.0
     epochs: int = 0
+    stages: list[Stage] = dataclasses.field(default_factory=list)
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether its settings changed in training, so that they alone do not give its score."""
+        return len(self.stages) > 1
 
     @property
     def name(self) -> str:
@@ -165,6 +174,8 @@ class Journal:
         self.trials: list[Trial] = []
         self.order: list[tuple[int, dict[str, Any]]] = []
         self.elapsed_s = 0.0
+        self.exchanged_epoch = 0
+        """The epoch after which a population exchanged members last; 0: none."""
         self._is_cut = False
         self._num_written = 0
         self._written_at = time.monotonic()
@@ -214,6 +225,10 @@ class Journal:
         """Note that a trial waits for others, after some seconds."""
         self._note(event="pause", trial=number, seconds=seconds)
 
+    def exchange(self, epoch: int, copies: Sequence[Copy]) -> None:
+        """Note which members of a population go on as copies of which, after an epoch of all."""
+        self._note(event="exchange", epoch=epoch, copies=[dataclasses.asdict(c) for c in copies])
+
     def elapsed(self, seconds: float) -> None:
         """Note the seconds that the search has taken so far."""
         self._note(event="elapsed", seconds=round(seconds, 2))
@@ -259,10 +274,15 @@ class Journal:
         if kind == "elapsed":
             self.elapsed_s = event["seconds"]
             return
+        if kind == "exchange":
+            self._exchange(event["epoch"], [Copy(**copy) for copy in event["copies"]])
+            return
         number = event["trial"]
         if kind == "start":
             if number == len(self.trials):
-                self.trials.append(Trial(number=number, values=dict(event["values"])))
+                values = dict(event["values"])
+                stage = Stage(from_epoch=1, trial=number, values=values)
+                self.trials.append(Trial(number=number, values=values, stages=[stage]))
             self.trials[number].attempts += 1
             self.trials[number].state = TrialState.RUNNING
             self.trials[number].epochs = event["epochs"]
@@ -280,3 +300,17 @@ class Journal:
         else:
             trial.state, trial.reason = TrialState(event["state"]), event["reason"]
             trial.seconds += event["seconds"]
+
+    def _exchange(self, epoch: int, copies: Sequence[Copy]) -> None:
+        """Let members descend from others: their epochs so far are those of the others."""
+        if epoch <= self.exchanged_epoch or {c.trial for c in copies} & {c.source for c in copies}:
+            raise ValueError("not an exchange")
+        for copy in copies:
+            trial, source = self.trials[copy.trial], self.trials[copy.source]
+            if len(trial.history) != epoch or len(source.history) != epoch:
+                raise ValueError(f"a member that is not at epoch {epoch}")
+            stage = Stage(from_epoch=epoch + 1, trial=copy.trial, values=dict(copy.values))
+            trial.values, trial.stages = dict(copy.values), [*source.stages, stage]
+            trial.history = [dict(metrics) for metrics in source.history]
+            trial.num_parameters, trial.latency_ms = source.num_parameters, source.latency_ms
+        self.exchanged_epoch = epoch

@@ -1,12 +1,43 @@
 """What a line of the journal may hold: a damaged one, or an enemy's, is refused when it is read."""
 
+import dataclasses
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter
 
-__all__ = ["check_event"]
+__all__ = ["Copy", "Stage", "check_event"]
 _Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Number = Annotated[int, Field(ge=0, lt=1_000_000)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Copy:
+    """A member of a population that goes on as a copy of another one.
+
+    Args:
+        trial: number of the member.
+        source: number of the one whose weights and optimizer state it takes.
+        values: its settings from here on, dotted names to values.
+    """
+
+    trial: int
+    source: int
+    values: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Epochs that were trained with the same settings.
+
+    Args:
+        from_epoch: the first of them, from 1.
+        trial: number of the trial that trained them.
+        values: dotted names of the searched settings to values.
+    """
+
+    from_epoch: int
+    trial: int
+    values: dict[str, Any]
 
 
 class _Strict(BaseModel):
@@ -59,13 +90,28 @@ class _Pause(_Strict):
     seconds: _Seconds
 
 
+class _Copy(_Strict):
+    trial: _Number
+    source: _Number
+    values: dict[str, Any]
+
+
+class _Exchange(_Strict):
+    event: Literal["exchange"]
+    epoch: PositiveInt
+    copies: list[_Copy]
+
+
 class _Elapsed(_Strict):
     event: Literal["elapsed"]
     seconds: _Seconds
 
 
 _EVENT: TypeAdapter[Any] = TypeAdapter(
-    Annotated[_Start | _Epoch | _Model | _Pause | _End | _Elapsed, Field(discriminator="event")]
+    Annotated[
+        _Start | _Epoch | _Model | _Pause | _End | _Exchange | _Elapsed,
+        Field(discriminator="event"),
+    ]
 )
 
 

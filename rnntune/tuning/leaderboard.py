@@ -88,6 +88,8 @@ def leaderboard(
         knee = trials[trials["is_knee"]]
         if (knee["state"] == TrialState.STOPPED.value).any():
             parts.append("* was stopped early; train --config RUN/best.yaml trains it to its end")
+    if "copied" in trials:
+        parts.append("settings are the last ones; those before are in trials.csv, schedule.yaml")
     if importance:
         intervals = intervals or {}
         title = "what mattered (share of the spread explained; 95% of resampled trials)"

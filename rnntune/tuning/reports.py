@@ -23,12 +23,14 @@ class TrialSpec:
         name: of the trial and its folder.
         values: dotted names of the searched settings to values.
         latency_ms: of a model like this one's, if the search has measured one.
+        until_epoch: after which it waits for other trials; None: it trains to its end.
     """
 
     number: int
     name: str
     values: Mapping[str, Any]
     latency_ms: float | None = None
+    until_epoch: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

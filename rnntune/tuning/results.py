@@ -1,6 +1,7 @@
 """What a search leaves: the table of trials, the best model."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -48,13 +49,16 @@ def trials_table(trials: Sequence[Trial], names: Sequence[str], aims: Aims) -> p
     Returns:
         Columns: trial, with several aims its number on the Pareto front (and whether it is the
         knee), state, the metric's values at the best epoch (with folds its standard
-        error, too), the searched settings, epochs, seconds, parameters, latency, reason.
+        error, too), the searched settings, epochs, seconds, parameters, latency, reason. With a
+        population the settings are the last ones, and `copied` says what a member descends from:
+        "3 after 2, 1 after 4" goes on from trial 1 after epoch 4, which copied trial 3 after 2.
     """
     rows = []
     metric = aims.first
     front = aims.front(trials) if aims.are_several else []
     numbers = {trial.number: number for number, trial in enumerate(front, 1)}
     knee = aims.knee(front)
+    is_population = any(trial.has_changed for trial in trials)
     for trial in trials:
         best: Mapping[str, Any] = {}
         if best_score(trial, metric) is not None:
@@ -72,6 +76,7 @@ def trials_table(trials: Sequence[Trial], names: Sequence[str], aims: Aims) -> p
                 **{name: best[name] for name in ("validation_micro_f1",) if name in best},
                 **({"standard_error": best["standard_error"]} if "standard_error" in best else {}),
                 **{name: trial.values.get(name) for name in names},
+                **({"copied": _copied(trial)} if is_population else {}),
                 "epochs": len(trial.history),
                 "best_epoch": best.get("epoch"),
                 "seconds": round(trial.seconds, 2),
@@ -96,3 +101,9 @@ def trials_table(trials: Sequence[Trial], names: Sequence[str], aims: Aims) -> p
     )
     ordered.index = pd.RangeIndex(len(ordered))
     return ordered
+
+
+def _copied(trial: Trial) -> str:
+    """Which trials the model of a population's member descends from, and after which epochs."""
+    pairs = itertools.pairwise(trial.stages)
+    return ", ".join(f"{source.trial} after {stage.from_epoch - 1}" for source, stage in pairs)

@@ -17,6 +17,7 @@ from rnntune.tuning.constraints import architecture
 from rnntune.tuning.default_point import default_point
 from rnntune.tuning.ensemble_selection import num_candidates
 from rnntune.tuning.journal import Journal, Trial, TrialState, ranked_trials
+from rnntune.tuning.population import Population
 from rnntune.tuning.reports import EpochReport, TrialEnd, TrialSpec
 from rnntune.tuning.sampler import count_trials, propose
 from rnntune.tuning.scheduler import Asha, OneEpoch
@@ -66,6 +67,9 @@ class Search:
         self.stopping = False
         self._asha = self._new_asha()
         self._one_epoch = self._new_one_epoch()
+        self._population: Population | None = None
+        if config.tune.scheduler == "pbt":
+            self._population = Population(config, space, journal, uri, self.total)
         self._begin = time.monotonic()
         self._before_s = journal.elapsed_s
         self._started: dict[int, float] = {}
@@ -89,6 +93,8 @@ class Search:
     @property
     def most_starts(self) -> int:
         """Times that trials are started in one attempt, at most: paused ones start again."""
+        if self._population is not None:
+            return self._population.most_starts
         if self._one_epoch is None:
             return self.total
         most = self.total if self.aims.are_several else self._one_epoch.num_finalists
@@ -102,11 +108,10 @@ class Search:
             stop = self._is_behind(number, metrics["epoch"], metrics[self.metric.name])
             if stop and metrics is trial.history[-1] and not trial.is_over:
                 self.journal.end(number, TrialState.STOPPED, _behind(metrics["epoch"]), 0.0)
-        if self._one_epoch is not None:
-            finalists = self._finalists()
-            for trial in self.journal.trials:
-                if trial.state is TrialState.RUNNING and self._one_epoch.waits(trial, finalists):
-                    self.journal.pause(trial.number, 0.0)
+        finalists = self._finalists()
+        for trial in self.journal.trials:
+            if trial.state is TrialState.RUNNING and self._waits(trial, finalists):
+                self.journal.pause(trial.number, 0.0)
         self._end_what_lost()
 
     def finish(self) -> None:
@@ -154,6 +159,8 @@ class Search:
         return self._one_epoch.finalists(self.journal.trials)
 
     def _waits(self, trial: Trial, finalists: frozenset[int] | None) -> bool:
+        if self._population is not None:
+            return self._population.waits(trial)
         return self._one_epoch is not None and self._one_epoch.waits(trial, finalists)
 
     def _end_what_lost(self) -> None:
@@ -167,7 +174,7 @@ class Search:
     def _is_behind(self, number: int, epoch: int, value: float) -> bool:
         """Note an epoch's metric; whether the trial is to stop before its last epoch."""
         trial = self.journal.trials[number]
-        if self._one_epoch is not None:
+        if self._one_epoch is not None or self._population is not None:
             return epoch < trial.epochs and self._waits(trial, self._finalists())
         if self._asha is None:
             return False
@@ -179,22 +186,37 @@ class Search:
         if self.stopping or self.out_of_time or len(self._started) >= self.max_concurrent:
             return None
         self._end_what_lost()
+        self._exchange()
         trials = self.journal.trials
         waiting = [t for t in trials if not t.is_over and t.number not in self._started]
         finalists = self._finalists()  # once: they follow from all trials
         number = next((t.number for t in waiting if not self._waits(t, finalists)), len(trials))
         if number >= self.total or (number == len(trials) and self._all_proposed()):
             return None
-        values = (
-            trials[number].values
-            if number < len(trials)
-            else propose(self.config.tune, self.space, number, trials, self._warm, self._default)
-        )
+        values = trials[number].values if number < len(trials) else self._propose(number)
         epochs = int(values.get("train.epochs", self.config.train.epochs))
         trial = self.journal.start(number, values, epochs)
         self._started[number] = time.monotonic()
         latency_ms = self._known_latency_ms(trial.values)
-        return TrialSpec(number=number, name=trial.name, values=trial.values, latency_ms=latency_ms)
+        return TrialSpec(
+            number=number,
+            name=trial.name,
+            values=trial.values,
+            latency_ms=latency_ms,
+            until_epoch=None if self._population is None else self._population.next_exchange,
+        )
+
+    def _propose(self, number: int) -> dict[str, Any]:
+        # The members of a population begin alike, whichever of them reports first.
+        earlier = [] if self._population is not None else self.journal.trials
+        return propose(self.config.tune, self.space, number, earlier, self._warm, self._default)
+
+    def _exchange(self) -> None:
+        """Make the copies of a population that are due, while no trial runs."""
+        if self._population is None or self._started:
+            return
+        if self._population.exchange(lambda: self.stopping):
+            self._architectures.clear()  # copies have those of their sources
 
     def _known_latency_ms(self, values: Mapping[str, Any]) -> float | None:
         """What the journal says of models of the same architecture: the best of them."""
@@ -214,7 +236,8 @@ class Search:
         """Whether no trial is left to start."""
         trials = self.journal.trials
         waiting = any(not t.is_over and t.number not in self._started for t in trials)
-        if self._one_epoch is not None and self._finalists() is None:  # those that run may pause
+        may_pause = self._one_epoch is not None and self._finalists() is None
+        if may_pause or self._population is not None:
             waiting = any(not trial.is_over for trial in trials)
         return self.stopping or self.out_of_time or (self._all_proposed() and not waiting)
 

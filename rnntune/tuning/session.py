@@ -28,6 +28,7 @@ from rnntune.tuning.journal import Journal, Trial, TrialState, best_epoch
 from rnntune.tuning.leaderboard import standing_line, standing_table
 from rnntune.tuning.pareto import front_facts, write_best
 from rnntune.tuning.plan import median_length, plan_search
+from rnntune.tuning.population import schedule_of, write_schedule
 from rnntune.tuning.results import journal_table
 from rnntune.tuning.search import Search
 from rnntune.tuning.space import Space
@@ -148,6 +149,8 @@ class SearchSession:
             raise RunError(f"{self.folder.uri}: none of {len(trials)} trials has a score{first}")
         chosen = self.config.override(best.values)
         write_best(self.config, self.folder, self.aims, trials)
+        if chosen.tune.scheduler == "pbt":
+            self._keep_schedule(best)
         prepared = self.prepared[_data_key(best.values)]
         if chosen.tune.ensemble > 1:
             scored = self._finish_ensemble(best, prepared)
@@ -155,8 +158,17 @@ class SearchSession:
             scored = self._train_again(chosen, best, prepared)
         else:
             scored = self._evaluate(chosen, best, prepared)
-        write_model_card(self.folder, chosen, prepared, scored)
-        return {**scored, **self._counts(best), **front_facts(self.aims, trials)}
+        result = {**scored, **self._counts(best), **front_facts(self.aims, trials)}
+        write_model_card(self.folder, chosen, prepared, result)
+        return result
+
+    def _keep_schedule(self, best: Trial) -> None:
+        write_schedule(self.folder.inside("schedule.yaml"), best)
+        if best.has_changed:
+            self.terminal.line(
+                "the best model's settings changed in training: schedule.yaml has them by epoch; "
+                "best.yaml has the last ones, with which alone training ends elsewhere"
+            )
 
     def _finish_ensemble(self, best: Trial, prepared: PreparedDataset) -> dict[str, Any]:
         from rnntune.tuning.ensemble_result import EnsembleFinish
@@ -292,6 +304,7 @@ class SearchSession:
             "importance": importance(trials, names, self.metric, seed),
             "importance_interval": importance_interval(trials, names, self.metric, seed),
             **({"warm_start": self.warm.summary()} if self.warm else {}),
+            **({"schedule": schedule_of(best)} if self.config.tune.scheduler == "pbt" else {}),
         }
 
 

@@ -104,6 +104,8 @@ def fit_trial(
 ) -> None:
     """Train a trial's model on one rank's rows, from its checkpoint if it has one.
 
+    A trial that is to wait for others trains no step beyond: its checkpoint is of that epoch.
+
     Args:
         context: what trials have in common.
         spec: the trial.
@@ -116,7 +118,7 @@ def fit_trial(
         DivergedError: a gradient that is not finite.
         StorageError: the checkpoint cannot be read or written.
     """
-    from rnntune.training.loop import fit, is_complete
+    from rnntune.training.loop import fit_epochs, is_complete
     from rnntune.training.threads import tune_threads
 
     config = context.config.override(spec.values)
@@ -155,7 +157,7 @@ def fit_trial(
     batches = train_batches(config, feed.parts["train"], rank.device, rank.rank, rank.world_size)
     threads = tune_threads(config, model, rank.device, rank.num_cpus)
     begun = time.time()
-    fit(
+    epochs = fit_epochs(
         model,
         batches,
         lambda: rank.heartbeat.follow(
@@ -170,6 +172,9 @@ def fit_trial(
         class_weights=feed.class_weights,
         on_batch=rank.heartbeat.beat,
     )
+    for state in epochs:
+        if spec.until_epoch is not None and state.epoch >= spec.until_epoch:
+            break
 
 
 def report_epoch(

@@ -166,7 +166,8 @@ def _read(
         raise RunError(f"tune.warm_start: {uri}: no search here (no trials.jsonl)")
     file = storage.join(uri, "config.yaml")
     fixed = flatten(parse_yaml(storage.read_text(file), file))
-    ended = [trial for trial in Journal(journal).trials if trial.is_over]
+    # The score of settings that changed in training is not that of the last ones.
+    ended = [trial for trial in Journal(journal).trials if trial.is_over and not trial.has_changed]
     if not any(trial.state is TrialState.FINISHED for trial in ended):
         raise RunError(f"tune.warm_start: {uri}: this search has no finished trial")
     trials = []

@@ -40,7 +40,7 @@ EXTRAS = {"run/data.json", "run/test_predictions.parquet", "run/report.html"}
 EXTRAS |= {"cache/prepared/*/used.json"}
 """Without these a run goes on where they cannot be written."""
 EQUAL = re.compile(
-    r"run/((model|ensemble)/(m.*\.safetensors|vocab\.txt)|(best|pareto)\.yaml|warm_start\.json|part-.*)"
+    r"run/((model|ensemble)/(m.*\.safetensors|vocab\.txt)|(best|pareto|schedule)\.yaml|warm_start\.json|part-.*)"
     r"|cache/.*/vocab\.txt"
 )
 """Files that hold nothing of the time."""
@@ -91,7 +91,7 @@ def words(rows, model, earlier):
         data = [f"--data={rows}", "--data.cache_dir={cache}", "--data.validation_fraction=0.2"]
         if verb == "prepare":
             return [verb, *data], [verb, *data]
-        command = ["tune" if verb in ("distill", "warm") else verb, *data, "--output={run}", *MODEL]
+        command = [verb if verb == "train" else "tune", *data, "--output={run}", *MODEL]
         if verb == "train":
             command += ["--train.epochs=2", "--train.checkpoint_every_steps=3"]
         elif verb == "warm":
@@ -99,6 +99,11 @@ def words(rows, model, earlier):
                 f"--tune.space={SPACE}", "--tune.num_trials=4", f"--tune.warm_start={earlier}",
                 "--tune.metric=[validation_accuracy,num_parameters]", "--tune.scheduler=none",
                 "--train.refit=false", "--train.epochs=1", "--tune.searcher=tpe",
+            ]  # fmt: skip
+        elif verb == "pbt":
+            command += [
+                f"--tune.space={SPACE}", "--tune.num_trials=4", "--tune.scheduler=pbt",
+                "--train.epochs=3",
             ]  # fmt: skip
         else:
             command += [
@@ -174,6 +179,7 @@ CASES = [
     ("disk", "tune", "asleep", 1, 1),
     ("disk", "distill", "kill", 0, 5),
     ("disk", "warm", "kill", 0, 2),
+    ("disk", "pbt", "kill", 0, 4),
     ("s3", "train", "kill", 0, 2),
     ("s3", "train", "asleep", 1, 1),
     ("s3", "predict", "kill", 0, 2),

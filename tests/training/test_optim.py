@@ -86,6 +86,27 @@ def test_state_goes_on_exactly(sparse):
     assert not torch.equal(plain["classifier.weight"], forgetful["classifier.weight"])
 
 
+@pytest.mark.parametrize("sparse", [False, True])
+def test_state_goes_on_with_another_learning_rate_at_the_same_place_of_the_schedule(sparse):
+    def moved(rate):
+        model = _model(sparse=sparse)
+        optimizer = Optimizer(model, TrainConfig(**TRAIN))
+        for step in range(2):
+            _step(model, optimizer, [3 + step, 5], step / 4)
+        tensors = {k: v.clone() for k, v in optimizer.state_tensors().items()}
+        optimizer = Optimizer(model, TrainConfig(**{**TRAIN, "learning_rate": rate}))
+        optimizer.load_state_tensors(tensors)
+        before = {name: value.detach().clone() for name, value in model.named_parameters()}
+        _step(model, optimizer, [5, 3], 0.5)
+        return {name: value.detach() - before[name] for name, value in model.named_parameters()}
+
+    # Adam's step is its rate times what its moments say, and the rate is half of its peak here.
+    same, tenfold = moved(TRAIN["learning_rate"]), moved(10 * TRAIN["learning_rate"])
+    for name, value in same.items():
+        torch.testing.assert_close(tenfold[name], 10 * value, rtol=1e-3, atol=1e-6, msg=name)
+    assert 0 < same["classifier.bias"].abs().max() < 0.75 * TRAIN["learning_rate"]
+
+
 def test_a_gradient_that_is_not_finite_changes_nothing():
     model = _model(sparse=True)
     optimizer = Optimizer(model, TrainConfig(**TRAIN))

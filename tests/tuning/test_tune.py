@@ -294,8 +294,13 @@ tune(Config.load(sys.argv[1]), overwrite=True)
 """
 
 
-def kill_in_the_middle(config: Config, file: Path) -> Journal:
-    """Run a search in its own process and kill that when a trial is over and another runs."""
+def one_is_over_and_one_runs(journal: Journal) -> bool:
+    half = [trial for trial in journal.trials if not trial.is_over and trial.history]
+    return bool(half) and any(trial.is_over for trial in journal.trials)
+
+
+def kill_in_the_middle(config: Config, file: Path, is_time=one_is_over_and_one_runs) -> Journal:
+    """Run a search in its own process and kill that when it has come to some point."""
     file.write_text(config.to_yaml())
     uri = storage.join(str(config.output), "trials.jsonl")
     search = subprocess.Popen(
@@ -306,11 +311,8 @@ def kill_in_the_middle(config: Config, file: Path) -> Journal:
     try:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and search.poll() is None:
-            if storage.exists(uri):
-                trials = Journal(uri).trials
-                half = [t for t in trials if not t.is_over and t.history]
-                if half and any(t.is_over for t in trials):
-                    break
+            if storage.exists(uri) and is_time(Journal(uri)):
+                break
             time.sleep(0.05)
         assert search.poll() is None, "the search ended before it could be killed"
     finally:
@@ -345,6 +347,40 @@ def test_a_killed_search_goes_on_to_the_trials_of_an_uninterrupted_one(
             assert [h[name] for h in mine.history] == [h[name] for h in theirs.history]
     assert [t.attempts for t in after.trials[: len(over)]] == [1] * len(over)
     assert resumed.result["test_accuracy"] == whole.result["test_accuracy"]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_population_that_was_killed_ends_in_the_bits_of_an_uninterrupted_one(
+    searched, ray_session, tmp_path
+):
+    config = searched(train__epochs=3, tune__scheduler="pbt", tune__searcher="tpe")
+    file = tmp_path / "config.yaml"
+    before = kill_in_the_middle(config, file, lambda journal: len(journal.order) >= 5)
+    assert before.exchanged_epoch == 1
+    resumed = tune(Config(output=config.output), resume=True)
+    witness = Witness()
+    witness.line = witness.lines.append
+    whole = tune(config.override({"output": str(tmp_path / "whole")}), terminal=witness)
+    after, other = (Journal(storage.join(r.uri, "trials.jsonl")) for r in (resumed, whole))
+    assert other.exchanged_epoch == 2
+    assert sum(trial.has_changed for trial in other.trials) >= 1
+    for mine, theirs in zip(after.trials, other.trials, strict=True):
+        assert (mine.state, mine.stages) == (theirs.state, theirs.stages)
+        for name in ("validation_accuracy", "train_loss", "step"):
+            assert [h[name] for h in mine.history] == [h[name] for h in theirs.history]
+    for name in ("model/model.safetensors", "best.yaml", "schedule.yaml"):
+        first, second = (Path(run.uri, name).read_bytes() for run in (resumed, whole))
+        assert first == second, name
+
+    best = other.trials[whole.result["best_trial"]]
+    assert whole.result["schedule"][-1]["values"] == best.values
+    assert whole.best.train.learning_rate == best.values["train.learning_rate"]
+    assert whole.best.train.patience == 0
+    assert any("schedule.yaml" in line for line in witness.lines) == best.has_changed
+    assert "copied" in whole.trials
+    with pytest.raises(ConfigError, match="began together"):
+        tune(Config(output=whole.uri), resume=True, more=Extension(num_trials=1))
 
 
 @pytest.mark.ray
