@@ -65,15 +65,21 @@ def test_what_the_user_gives_stays():
 def test_a_large_corpus_keeps_the_settings_that_were_measured_on_ag_news():
     flat = _chosen(_facts(66_046, 43, 4))
     assert flat["train.epochs"] == 3
-    assert flat["train.learning_rate"] == 0.002
+    assert flat["train.learning_rate"] == 0.003
     assert flat["batching.batch_rows"] == 64
     assert flat["model.ngrams"] == 2
     assert flat["model.letter_buckets"] == 0
     assert flat["model.ngram_buckets"] == 1 << 18
     assert flat["model.recurrent_weight"] == 1.0
     assert flat["train.ngram_learning_rate"] == 256.0
-    assert flat["model.word_vectors"] is None
+    assert flat["model.word_vectors"] == "glove.6B.50d"
+    assert flat["model.row_dropout"] == 0.0
+    assert flat["model.embedding_std"] == 0.1
     assert flat["model.embedding_dim"] == 64
+    without = _chosen(_facts(66_046, 43, 4, vector_coverage=0.2))
+    assert without["model.word_vectors"] is None
+    assert without["train.learning_rate"] == 0.002
+    assert without["model.embedding_std"] == 0.01
 
 
 def test_small_data_gets_more_epochs_of_smaller_batches():
