@@ -29,6 +29,8 @@ __all__ = ["INDEX", "Window", "gather_windows", "plan_files", "read_index", "win
 __all__ += ["write_index"]
 INDEX = "index.parquet"
 FILE_BYTES = 96 << 20
+_MOST_PACKED = 4
+"""Bytes of tokens in one of a file that are counted on: a task holds the tokens of a whole file."""
 WINDOW_ROWS = 32_768
 _WINDOW_TOKENS = 1 << 21
 _FEWEST_ROWS = 512
@@ -104,9 +106,9 @@ def plan_files(written: Sequence[Mapping[str, Any]], seed: int, *, shuffle: bool
         if shuffle and split == TRAIN:
             order = np.random.default_rng(seed).permutation(len(blocks))
             blocks = [blocks[number] for number in order]
-        num_files = max(1, round(sum(part["num_bytes"] for part in blocks) / FILE_BYTES))
-        ends = np.cumsum([part["num_bytes"] for part in blocks])
-        of_file = (ends - 1) * num_files // max(int(ends[-1]), 1) if blocks else []
+        ends = np.cumsum([_file_bytes(part) for part in blocks])
+        num_files = max(1, round(int(ends[-1]) / FILE_BYTES)) if blocks else 0
+        of_file = (ends - 1) * num_files // max(int(ends[-1]), 1) if blocks else ends
         for number in range(num_files):
             chosen = [b for b, file in zip(blocks, of_file, strict=True) if file == number]
             if chosen:
@@ -119,6 +121,11 @@ def plan_files(written: Sequence[Mapping[str, Any]], seed: int, *, shuffle: bool
                     }
                 )
     return pa.Table.from_pylist(planned, schema=_FILES)
+
+
+def _file_bytes(part: Mapping[str, Any]) -> int:
+    """What a block adds to a file, more where it is packed so well that its tokens take more."""
+    return int(max(part["num_bytes"], 4 * part["num_tokens"] // _MOST_PACKED))
 
 
 def gather_windows(

@@ -30,9 +30,8 @@ def blocks(uri: str, split: int = 0) -> list[dict]:
         )
         name = f"block-{split}-{number}.parquet"
         num_bytes = write_encoded(storage.join(uri, name), rows)
-        written.append(
-            {"split": split, "uri": name, "num_rows": BLOCK_ROWS, "num_bytes": num_bytes}
-        )
+        sizes = {"num_rows": BLOCK_ROWS, "num_bytes": num_bytes, "num_tokens": len(rows.ids)}
+        written.append({"split": split, "uri": name, **sizes})
     return written
 
 
@@ -43,6 +42,15 @@ def gathered(uri: str, folder, *, split: int = 0, shuffle: bool = True):
     lines = gather_windows(planned, blocks_uri=str(folder), **settings)
     write_index(uri, list(lines))
     return read_index(uri)
+
+
+def test_texts_that_repeat_themselves_make_no_file_of_too_many_tokens():
+    """A gigabyte of tokens that takes a megabyte on disk goes into several files."""
+    sizes = {"num_rows": 1_000, "num_bytes": 10_000, "num_tokens": 2_621_440}
+    packed = [{"split": 0, "uri": f"block-{n}.parquet", **sizes} for n in range(100)]
+    planned = plan_files(packed, 0, shuffle=True)
+    assert len(planned) == 3
+    assert sorted(map(len, planned["files"].to_pylist())) == [33, 33, 34]
 
 
 def refs(found) -> list:
