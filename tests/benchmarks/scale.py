@@ -11,6 +11,7 @@ included. Prints a JSON line for each training.
 
 import argparse
 import json
+import multiprocessing
 import os
 import pathlib
 import subprocess
@@ -69,20 +70,26 @@ def run(uris, num_workers):
     }
 
 
+def write_copies(source, data, factor):
+    """Write the rows of a factor, and say what they are."""
+    corpus = Corpus(source)
+    num_rows = corpus.write(data, factor)
+    return {
+        "factor": factor,
+        "rows": num_rows,
+        "csv_mb": round(data.stat().st_size / 1e6, 1),
+        "distinct_words": corpus.num_words,
+        "heaps_exponent": round(corpus.exponent, 3),
+    }
+
+
 def measure(args):
     """Print the figures of one factor."""
     with tempfile.TemporaryDirectory() as folder:
         data = pathlib.Path(folder, "news.csv")
-        corpus = Corpus(args.source)
-        num_rows = corpus.write(data, args.factors[0])
-        made = {
-            "factor": args.factors[0],
-            "rows": num_rows,
-            "csv_mb": round(data.stat().st_size / 1e6, 1),
-            "distinct_words": corpus.num_words,
-            "heaps_exponent": round(corpus.exponent, 3),
-        }
-        del corpus
+        # In another process: the memory of this one is measured.
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            made = pool.apply(write_copies, (args.source, data, args.factors[0]))
         cache = pathlib.Path(folder, "cache")
         for number, num_workers in enumerate(args.workers):
             uris = {
