@@ -351,7 +351,7 @@ class TuneConfig:
     grace_epochs: Count = 1
     """Epochs every trial may run; those between exchanges ('pbt')."""
     finalists: Count = 3
-    """Trials that go on after an epoch of all; with several metrics it is the front."""
+    """Trials of least loss that go on after an epoch; of several metrics the front."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3
     """One in so many trials goes on at each rung ('asha')."""
     metric: str | tuple[str, ...] = "auto"

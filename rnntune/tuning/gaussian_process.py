@@ -17,6 +17,7 @@ __all__ = ["comparable_scores", "propose_gp"]
 
 def propose_gp(
     config: TuneConfig,
+    aims: Aims,
     space: Space,
     number: int,
     trials: Sequence[Trial],
@@ -26,7 +27,8 @@ def propose_gp(
     """What Optuna's Gaussian process proposes, given all trials so far, for one aim or several.
 
     Args:
-        config: aims and seed.
+        config: seed.
+        aims: to propose for.
         space: what is searched.
         number: of the trial, from 0.
         trials: all trials so far; those without an epoch count with what is expected of them.
@@ -42,7 +44,6 @@ def propose_gp(
     sampler = optuna.samplers.GPSampler(
         seed=seed_of(config, number), n_startup_trials=startup, warn_independent_sampling=False
     )
-    aims = Aims.of(config)
     distributions = {d.name: distribution(d) for d in space.dimensions}
     observed: list[tuple[Mapping[str, Any], list[float] | None]] = [
         (each.values, [m.score(s) for m, s in zip(aims.metrics, each.scores, strict=True)])

@@ -22,6 +22,7 @@ from rnntune.tuning.journal_events import Copy, Stage, check_event
 
 __all__ = ["PATIENCE_S", "Journal", "Trial", "TrialState", "best_epoch", "best_score", "best_trial"]
 __all__ += ["ranked_trials"]
+_RULES = 1
 PATIENCE_S = 120.0
 """Seconds for which storage may fail before a search ends."""
 
@@ -176,6 +177,7 @@ class Journal:
         self.elapsed_s = 0.0
         self.exchanged_epoch = 0
         """The epoch after which a population exchanged members last; 0: none."""
+        self.rules = 0
         self._is_cut = False
         self._num_written = 0
         self._written_at = time.monotonic()
@@ -197,6 +199,15 @@ class Journal:
             raise RunError(f"{uri}: damaged, not a search's event") from error
         self._num_written = len(self._lines)
         self._is_cut = whole != text
+
+    def begin(self) -> None:
+        """Note the rules by which a new search decides; one that goes on keeps its own.
+
+        0 (a journal without a note): no default at first, and first epochs are compared by the
+        metric; 1: the default comes first, and they are compared by the loss.
+        """
+        if not self._lines:
+            self._note(event="begin", rules=_RULES)
 
     def start(self, number: int, values: Mapping[str, Any], epochs: int) -> Trial:
         """Note that a trial starts, or starts again."""
@@ -276,6 +287,9 @@ class Journal:
             return
         if kind == "exchange":
             self._exchange(event["epoch"], [Copy(**copy) for copy in event["copies"]])
+            return
+        if kind == "begin":
+            self.rules = event["rules"]
             return
         number = event["trial"]
         if kind == "start":

@@ -44,6 +44,11 @@ class _Strict(BaseModel):
     model_config = ConfigDict(strict=True)
 
 
+class _Begin(_Strict):
+    event: Literal["begin"]
+    rules: Annotated[int, Field(ge=0, le=1)]
+
+
 class _Start(_Strict):
     event: Literal["start"]
     trial: _Number
@@ -109,7 +114,7 @@ class _Elapsed(_Strict):
 
 _EVENT: TypeAdapter[Any] = TypeAdapter(
     Annotated[
-        _Start | _Epoch | _Model | _Pause | _End | _Exchange | _Elapsed,
+        _Begin | _Start | _Epoch | _Model | _Pause | _End | _Exchange | _Elapsed,
         Field(discriminator="event"),
     ]
 )

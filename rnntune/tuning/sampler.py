@@ -15,6 +15,7 @@ from rnntune.config.metric import Metric
 from rnntune.config.schema import TuneConfig
 from rnntune.errors import ConfigError
 from rnntune.tuning.aims import Aims
+from rnntune.tuning.first_epochs import compared_by_loss
 from rnntune.tuning.gaussian_process import propose_gp
 from rnntune.tuning.journal import Trial, TrialState, best_score
 from rnntune.tuning.optuna_space import ask, distribution, seed_of, to_param
@@ -72,6 +73,8 @@ def propose(
     trials: Sequence[Trial],
     warm: WarmStart | None = None,
     default: Mapping[str, Any] | None = None,
+    *,
+    by_loss: bool = False,
 ) -> dict[str, Any]:
     """The settings of a trial.
 
@@ -85,6 +88,7 @@ def propose(
         trials: all trials so far; only TPE and the Gaussian process look at them.
         warm: what earlier searches tried.
         default: the settings without a search, where the space has them.
+        by_loss: whether a search with one aim learns from the loss of first epochs.
     """
     random = np.random.default_rng([config.seed, number])
     points: list[Mapping[str, Any]] = list(config.points_to_evaluate)
@@ -96,10 +100,15 @@ def propose(
         after = number - len(points)
         return space.point(after) if after >= 0 else {**space.sample(random), **points[number]}
     if config.searcher in _GUIDED and number >= len(points):
-        earlier = observations(warm, space, Aims.of(config), config.seed, number) if warm else []
+        aims = Aims.of(config)
+        earlier: Sequence[Observation] = []
+        if warm is not None:
+            earlier = observations(warm, space, aims, config.seed, number)
+        if by_loss and not aims.are_several:
+            aims, trials, earlier = compared_by_loss(aims, trials, earlier, config.grace_epochs)
         startup = min(max(count_trials(config, space) // 4, _MIN_STARTUP), _MAX_STARTUP)
         search = propose_gp if config.searcher == "gp" else _propose_tpe
-        return search(config, space, number, trials, earlier, startup)
+        return search(config, aims, space, number, trials, earlier, startup)
     values = space.sample(random)
     if space.swept:
         values |= grid_point(space.swept, number % space.num_swept)
@@ -117,6 +126,7 @@ def _is_among(default: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -
 
 def _propose_tpe(
     config: TuneConfig,
+    aims: Aims,
     space: Space,
     number: int,
     trials: Sequence[Trial],
@@ -136,7 +146,6 @@ def _propose_tpe(
         constant_liar=True,
         multivariate=True,
     )
-    aims = Aims.of(config)
     distributions = {d.name: distribution(d) for d in space.dimensions}
     frozen = [_earlier_trial(each, space, distributions) for each in earlier]
     scores = _own_scores(trials, aims) if earlier else {}

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rnntune.config.metric import Metric
 from rnntune.tuning.aims import Aims
+from rnntune.tuning.first_epochs import LOSS, have_loss
 from rnntune.tuning.journal import Trial, TrialState
 
 __all__ = ["Asha", "OneEpoch"]
@@ -78,13 +80,16 @@ class OneEpoch:
         grace_epochs: epochs of all trials.
         num_finalists: trials that go on; with several aims it is the front of the first epochs.
         aims: they are compared by.
+        by_loss: whether one aim gives way to the loss, which says more after so few epochs.
 
     Source: Egele et al. 2023, "Is One Epoch All You Need For Multi-Fidelity Hyperparameter
         Optimization?", https://arxiv.org/abs/2307.15422.
     """
 
-    def __init__(self, *, grace_epochs: int, num_finalists: int, aims: Aims) -> None:
-        self.num_finalists = num_finalists
+    def __init__(
+        self, *, grace_epochs: int, num_finalists: int, aims: Aims, by_loss: bool = False
+    ) -> None:
+        self.num_finalists, self._by_loss = num_finalists, by_loss
         self._grace_epochs, self._aims = grace_epochs, aims
 
     def finalists(self, trials: Sequence[Trial]) -> frozenset[int] | None:
@@ -100,7 +105,9 @@ class OneEpoch:
             return None
         if self._aims.are_several:
             return frozenset(trial.number for trial in self._aims.front(self._first(trials)))
-        scored = [(self._score(trial), -trial.number) for trial in trials if self._has_grace(trial)]
+        by_loss = self._by_loss and have_loss(trials, self._grace_epochs)
+        metric = LOSS if by_loss else self._aims.first
+        scored = [(self._score(t, metric), -t.number) for t in trials if self._has_grace(t)]
         best = sorted((pair for pair in scored if math.isfinite(pair[0])), reverse=True)
         return frozenset(-number for _, number in best[: self.num_finalists])
 
@@ -122,8 +129,7 @@ class OneEpoch:
     def _has_grace(self, trial: Trial) -> bool:
         return len(trial.history) >= self._grace_epochs
 
-    def _score(self, trial: Trial) -> float:
-        metric = self._aims.first
+    def _score(self, trial: Trial, metric: Metric) -> float:
         values = (float(epoch[metric.name]) for epoch in trial.history[: self._grace_epochs])
         best = metric.best(values)
         return -math.inf if best is None else metric.score(best)

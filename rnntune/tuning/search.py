@@ -56,7 +56,6 @@ class Search:
         warm: WarmStart | None = None,
     ) -> None:
         self._warm = warm
-        self._default = default_point(config, space)
         self._on_change = on_change
         self.config, self.space, self.journal, self.uri = config, space, journal, uri
         self.max_concurrent = max_concurrent
@@ -102,6 +101,8 @@ class Search:
 
     def begin(self) -> None:
         """Bring the rungs to where the journal ends; end what they stopped before a kill."""
+        self.journal.begin()
+        self._one_epoch = self._new_one_epoch()
         self._asha = self._new_asha()
         for number, metrics in self.journal.order if self._asha is not None else ():
             trial = self.journal.trials[number]
@@ -144,6 +145,7 @@ class Search:
             grace_epochs=tune.grace_epochs,
             num_finalists=max(tune.finalists, num_candidates(tune)),
             aims=self.aims,
+            by_loss=self.journal.rules > 0,
         )
 
     def _all_proposed(self) -> bool:
@@ -207,9 +209,17 @@ class Search:
         )
 
     def _propose(self, number: int) -> dict[str, Any]:
-        # The members of a population begin alike, whichever of them reports first.
-        earlier = [] if self._population is not None else self.journal.trials
-        return propose(self.config.tune, self.space, number, earlier, self._warm, self._default)
+        by_rules = self.journal.rules > 0
+        return propose(
+            self.config.tune,
+            self.space,
+            number,
+            # The members of a population begin alike, whichever of them reports first.
+            [] if self._population is not None else self.journal.trials,
+            self._warm,
+            default_point(self.config, self.space) if by_rules else None,
+            by_loss=by_rules and self._one_epoch is not None,
+        )
 
     def _exchange(self) -> None:
         """Make the copies of a population that are due, while no trial runs."""

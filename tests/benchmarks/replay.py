@@ -51,6 +51,7 @@ class Curves:
         space: the configurations were drawn from.
         values: settings of each; the first ones are the defaults.
         scores: float (configurations, epochs), larger is better.
+        losses: float (configurations, epochs), of the validation rows.
         seconds: float (configurations, epochs), of each epoch.
     """
 
@@ -58,6 +59,7 @@ class Curves:
     space: Space
     values: Sequence[dict[str, Any]]
     scores: np.ndarray
+    losses: np.ndarray
     seconds: np.ndarray
 
     @property
@@ -161,7 +163,8 @@ class Replay:
         trial, row = self.trials[number], self.rows[number]
         epoch = len(trial.history) + 1
         score = float(self.curves.scores[row, epoch - 1])
-        trial.history.append({"epoch": epoch, _METRIC: score, "validation_loss": 0.0})
+        loss = float(self.curves.losses[row, epoch - 1])
+        trial.history.append({"epoch": epoch, _METRIC: score, "validation_loss": loss})
         self.num_epochs += 1
         self.best = max(self.best, score)
         self.history.append((self.spent, self.best))
@@ -184,8 +187,9 @@ def read_table(path: Path = TABLE) -> dict[str, Curves]:
 def _curves(name: str, table: dict[str, Any]) -> Curves:
     space = parse_space(Config.load(None, {"tune.space": table["space"]}))
     values = [dict(zip(space.names, row, strict=True)) for row in table["values"]]
+    losses = np.array(table["validation_loss"])
     seconds = np.diff(np.array(table["seconds"]), axis=1, prepend=0.0)
-    return Curves(name, space, values, np.array(table[_METRIC]), seconds)
+    return Curves(name, space, values, np.array(table[_METRIC]), losses, seconds)
 
 
 def pack(curves: Path, path: Path = TABLE) -> None:

@@ -11,7 +11,7 @@ starts with the settings that `auto` chooses.
 import contextlib
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -31,8 +31,9 @@ _METRIC = "validation_accuracy"
 class Guided:
     """A searcher of rnntune's that chooses among the free rows of a table."""
 
-    def __init__(self, searcher: str, num_trials: int, *, as_lists: bool = False) -> None:
-        self.searcher, self.num_trials, self.as_lists = searcher, num_trials, as_lists
+    def __init__(self, searcher: str, num_trials: int, form: str = "") -> None:
+        self.searcher, self.num_trials = searcher, num_trials
+        self.as_lists, self.by_loss = form == "lists", form == "loss"
 
     def row(self, replay: Replay) -> int:
         """The row to try next."""
@@ -47,7 +48,7 @@ class Guided:
             metric=_METRIC,
         )
         with _pool(replay, space) as chosen:
-            sampler.propose(config, space, number, trials)
+            sampler.propose(config, space, number, trials, by_loss=self.by_loss)
         return chosen[0]
 
 
@@ -188,8 +189,14 @@ class Halving(NoScheduler):
         share: part of the budget after which no trial starts.
     """
 
-    def __init__(self, rungs: tuple[int, ...], keeps: tuple[float, ...], share: float) -> None:
-        self._rungs, self._keeps, self._share = rungs, keeps, share
+    def __init__(
+        self,
+        rungs: tuple[int, ...],
+        keeps: tuple[float, ...],
+        share: float,
+        rank: Callable[[Trial], float] = lambda trial: _best(trial),
+    ) -> None:
+        self._rungs, self._keeps, self._share, self._rank = rungs, keeps, share, rank
         self._limits: dict[int, int] = {}
         self._rung = -1
         self._closed = False
@@ -222,7 +229,7 @@ class Halving(NoScheduler):
         at_rung = [t for t in replay.trials if len(t.history) >= self._rungs[self._rung]]
         keep = self._keeps[self._rung]
         num = int(keep) if keep >= 1 else max(1, round(keep * len(at_rung)))
-        at_rung.sort(key=lambda t: (-_best(t), t.number))
+        at_rung.sort(key=lambda t: (-self._rank(t), t.number))
         limit = [*self._rungs[1:], replay.curves.num_epochs][self._rung]
         for trial in at_rung[:num]:
             self._limits[trial.number] = limit
@@ -259,6 +266,10 @@ def _best(trial: Trial) -> float:
     return max((epoch[_METRIC] for epoch in trial.history), default=-np.inf)
 
 
+def _least_loss(trial: Trial) -> float:
+    return -min(epoch["validation_loss"] for epoch in trial.history)
+
+
 def _at(trial: Trial, epoch: int) -> float:
     return max(metrics[_METRIC] for metrics in trial.history[:epoch])
 
@@ -291,18 +302,16 @@ def make(name: str, num_trials: int, num_epochs: int) -> Combined:
     parts = name.split("+")
     default_first = parts[0] == "default"
     searcher_name, scheduler_name = [*parts[default_first:], "none"][:2]
-    searcher: Any = RandomRows()
-    if searcher_name != "random":
-        base, _, lists = searcher_name.partition("-")
-        searcher = Guided(base, num_trials, as_lists=lists == "lists")
     scheduler = NoScheduler()
     budget = num_trials * num_epochs
     if scheduler_name == "asha":
         scheduler = Stopping(num_epochs)
-    elif scheduler_name.startswith("oneepoch"):
-        keep = int(scheduler_name.removeprefix("oneepoch") or 3)
+    elif scheduler_name.startswith(("oneepoch", "lossepoch")):
+        keep = int(scheduler_name[9:] or 3)
         keep = min(keep, max(1, num_trials // 4))  # half of the budget at least is for first epochs
-        scheduler = Halving((1,), (keep,), 1 - keep * (num_epochs - 1) / budget)
+        rank = _least_loss if scheduler_name.startswith("loss") else _best
+        scheduler = Halving((1,), (keep,), 1 - keep * (num_epochs - 1) / budget, rank)
+        num_trials = budget - keep * (num_epochs - 1)  # configurations, as `tune` counts them
     elif scheduler_name == "halving":  # 1 epoch for n, 3 for a third, all for a ninth: 2 n epochs
         scheduler = Halving((1, 3), (1 / 3, 1 / 3), 1 / 2)
     elif scheduler_name == "halving2":  # 1, 2, 4 epochs: 1 + 1/2 + 2/4 + 2/8
@@ -311,4 +320,8 @@ def make(name: str, num_trials: int, num_epochs: int) -> Combined:
         scheduler = Promoting((1, 3), 3)
     elif scheduler_name == "promote2":
         scheduler = Promoting((1, 2, 4), 2)
+    searcher: Any = RandomRows()
+    if searcher_name != "random":
+        base, _, form = searcher_name.partition("-")
+        searcher = Guided(base, num_trials, form)
     return Combined(searcher, scheduler, default_first=default_first)

@@ -111,7 +111,9 @@ def test_what_is_near_to_nothing_in_the_space_is_drawn():
 def opened(folder: Path, config: Config) -> Search:
     folder.mkdir(exist_ok=True)
     journal = Journal(str(folder / "trials.jsonl"))
-    return Search(config, parse_space(config), journal, str(folder / "search"), 1)
+    search = Search(config, parse_space(config), journal, str(folder / "search"), 1)
+    search.begin()
+    return search
 
 
 def test_a_search_that_goes_on_keeps_the_trials_that_its_journal_has(tmp_path):

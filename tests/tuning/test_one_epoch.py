@@ -1,5 +1,6 @@
 """A search with one epoch for all trials, over its journal: who waits, goes on, and ends."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,9 @@ def score(number: int, epoch: int) -> float:
     return FIRST_EPOCHS[number] + 0.01 * epoch
 
 
-def run(search: Search, steps: int = 1000) -> bool:
+def run(
+    search: Search, steps: int = 1000, loss: Callable[[float], float] = lambda value: 1 - value
+) -> bool:
     """Run a search as Ray would, for so many reports; whether it came to its end."""
     running: list[int] = []
     while True:
@@ -56,7 +59,7 @@ def run(search: Search, steps: int = 1000) -> bool:
         epoch = min(len(search.journal.trials[number].history) + 1, 3)  # the last one again
         value = score(number, epoch)
         metrics = {
-            "epoch": epoch, "validation_accuracy": value, "validation_loss": 1 - value,
+            "epoch": epoch, "validation_accuracy": value, "validation_loss": loss(value),
             "train_s": 1.0, "validation_s": 0.1,
         }  # fmt: skip
         report = EpochReport(
@@ -114,6 +117,29 @@ def test_killed_between_any_two_lines_of_the_journal_it_goes_on_to_the_same_end(
         assert run(again), number
         assert ends(again) == WHOLE, number
         assert [trial.values for trial in again.journal.trials] == values
+
+
+def test_a_new_search_goes_on_with_the_smallest_losses(open_search):
+    search = open_search()
+    assert run(search, loss=lambda value: value)
+    finished = {t.number for t in search.journal.trials if t.state is TrialState.FINISHED}
+    assert finished == {0, 4}  # of the lowest scores, as the loss is the score here
+
+
+@pytest.mark.parametrize("killed_after", [1, 6, 8, 9])
+def test_a_search_of_the_rules_before_keeps_them(open_search, tmp_path, killed_after):
+    search = open_search()
+    assert not run(search, killed_after, lambda value: value)
+    assert search.journal.rules == 1
+    file = tmp_path / "one" / "trials.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    first = [line for line in lines if '"epoch": 1' in line or '"start"' in line]
+    file.write_text("".join(line for line in first if '"begin"' not in line))
+    again = open_search()
+    assert again.journal.rules == 0
+    assert run(again, loss=lambda value: value)
+    finished = {t.number for t in again.journal.trials if t.state is TrialState.FINISHED}
+    assert finished == {1, 3}
 
 
 def test_a_trial_waits_and_is_not_over(open_search):

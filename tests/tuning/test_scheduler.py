@@ -105,6 +105,15 @@ def test_the_smallest_losses_go_on():
     assert one_epoch(metric="validation_loss").finalists(trials) == {1, 2}
 
 
+def test_by_the_loss_the_surest_go_on_whatever_their_accuracy():
+    trials = [trial(number, score) for number, score in enumerate((0.5, 0.6, 0.7))]
+    assert one_epoch(by_loss=True).finalists(trials) == {1, 2}  # no losses are known
+    for each, loss in zip(trials, (0.2, 0.3, 0.4), strict=True):
+        each.history[0]["validation_loss"] = loss
+    assert one_epoch().finalists(trials) == {1, 2}
+    assert one_epoch(by_loss=True).finalists(trials) == {0, 1}
+
+
 def test_with_several_aims_the_front_of_the_first_epochs_goes_on():
     trials = [trial(0, 0.5, 0.9), trial(1, 0.6), trial(2, 0.4), trial(3, 0.7)]
     for each, parameters in zip(trials, (9, 5, 4, 8), strict=True):
