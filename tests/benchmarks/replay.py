@@ -37,6 +37,7 @@ TABLE = Path(__file__).with_name("replay_table.json.gz")
 BUDGETS = (8, 16, 32, 64)
 METHODS = ("random", "random+asha", "random+oneepoch", "random+halving", "random+promote")
 METHODS += ("tpe-lists+asha", "tpe", "tpe+asha", "tpe+oneepoch", "default+tpe+oneepoch")
+METHODS += ("default+random+lossepoch", "default+tpe-loss+lossepoch")
 METHODS += ("gp", "gp+asha", "gp+oneepoch")
 AGAINST = ("random", "tpe-lists+asha", "random+oneepoch")
 _METRIC = "validation_accuracy"

@@ -1,11 +1,12 @@
 """The methods that `replay.py` compares: who proposes, and who goes on.
 
-A name has the searcher, then the scheduler: `tpe+asha`. Searchers: `random`; `tpe`, as rnntune has
-it; `tpe-lists`, with lists of numbers as categories; `gp`, Optuna's Gaussian process. Schedulers:
-none; `asha`; `oneepoch`, one epoch for all, then the best few to their end
-(https://arxiv.org/abs/2307.15422); `halving`, synchronous successive halving that goes on where a
-trial was left; `promote`, the same without waiting (ASHA as its paper has it). A `default` in front
-starts with the settings that `auto` chooses.
+A name has the searcher, then the scheduler: `tpe+asha`. Searchers: `random`; `tpe`; `tpe-lists`,
+with lists of numbers as categories; `gp`, Optuna's; `tpe-loss` and `gp-loss`, which
+learn from the loss of first epochs. Schedulers: none; `asha`; `oneepoch`, one epoch for all, then
+the best few to their end (https://arxiv.org/abs/2307.15422); `lossepoch`, the same with the best by
+their loss; `halving`, synchronous successive halving that goes on where a trial was left;
+`promote`, the same without waiting (ASHA as its paper has it). A `default` in front starts with the
+settings that `auto` chooses. The default of `tune` is `default+tpe-loss+lossepoch`.
 """
 
 import contextlib
