@@ -259,7 +259,13 @@ def replay_all(curves: Curves, method: str, budget: int, seeds: int, *, by_time:
     if by_time:
         amount = budget * float(curves.seconds.sum(axis=1).mean()) / 2
     values = [
-        Replay(curves, make(method, budget, curves.num_epochs), seed, amount, by_time=by_time).run()
+        Replay(
+            curves,
+            make(method, budget, curves.num_epochs, by_time=by_time),
+            seed,
+            amount,
+            by_time=by_time,
+        ).run()
         for seed in range(seeds)
     ]
     return Regrets(method, curves.name, budget, by_time, tuple(round(v, 5) for v in values))

@@ -298,8 +298,11 @@ class Combined:
         return self.scheduler.goes_on(replay, trial, epoch, score)
 
 
-def make(name: str, num_trials: int, num_epochs: int) -> Combined:
-    """The method of a name, for the budget of so many whole trials."""
+def make(name: str, num_trials: int, num_epochs: int, *, by_time: bool = False) -> Combined:
+    """The method of a name, for the budget of so many whole trials.
+
+    Of a budget in wall time the finalists of one epoch have half and are three, as in `tune`.
+    """
     parts = name.split("+")
     default_first = parts[0] == "default"
     searcher_name, scheduler_name = [*parts[default_first:], "none"][:2]
@@ -309,10 +312,12 @@ def make(name: str, num_trials: int, num_epochs: int) -> Combined:
         scheduler = Stopping(num_epochs)
     elif scheduler_name.startswith(("oneepoch", "lossepoch")):
         keep = int(scheduler_name[9:] or 3)
-        keep = min(keep, max(1, num_trials // 4))  # half of the budget at least is for first epochs
+        if not by_time:  # half of the budget at least is for first epochs
+            keep = min(keep, max(1, num_trials // 4))
+        share = 0.5 if by_time else 1 - keep * (num_epochs - 1) / budget
         rank = _least_loss if scheduler_name.startswith("loss") else _best
-        scheduler = Halving((1,), (keep,), 1 - keep * (num_epochs - 1) / budget, rank)
-        num_trials = budget - keep * (num_epochs - 1)  # configurations, as `tune` counts them
+        scheduler = Halving((1,), (keep,), share, rank)
+        num_trials = round(budget * share)  # configurations, as `tune` counts them
     elif scheduler_name == "halving":  # 1 epoch for n, 3 for a third, all for a ninth: 2 n epochs
         scheduler = Halving((1, 3), (1 / 3, 1 / 3), 1 / 2)
     elif scheduler_name == "halving2":  # 1, 2, 4 epochs: 1 + 1/2 + 2/4 + 2/8
