@@ -38,7 +38,7 @@ BUDGETS = (8, 16, 32, 64)
 METHODS = ("random", "random+asha", "random+oneepoch", "random+halving", "random+promote")
 METHODS += ("tpe-lists+asha", "tpe", "tpe+asha", "tpe+oneepoch", "default+tpe+oneepoch")
 METHODS += ("default+random+lossepoch", "default+tpe-loss+lossepoch")
-METHODS += ("gp", "gp+asha", "gp+oneepoch")
+METHODS += ("tpe-budget+hyperband", "gp", "gp+asha", "gp+oneepoch", "gp-loss+lossepoch")
 AGAINST = ("random", "tpe-lists+asha", "random+oneepoch")
 _METRIC = "validation_accuracy"
 

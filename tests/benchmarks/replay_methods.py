@@ -1,15 +1,19 @@
 """The methods that `replay.py` compares: who proposes, and who goes on.
 
 A name has the searcher, then the scheduler: `tpe+asha`. Searchers: `random`; `tpe`; `tpe-lists`,
-with lists of numbers as categories; `gp`, Optuna's; `tpe-loss` and `gp-loss`, which
-learn from the loss of first epochs. Schedulers: none; `asha`; `oneepoch`, one epoch for all, then
-the best few to their end (https://arxiv.org/abs/2307.15422); `lossepoch`, the same with the best by
-their loss; `halving`, synchronous successive halving that goes on where a trial was left;
-`promote`, the same without waiting (ASHA as its paper has it). A `default` in front starts with the
-settings that `auto` chooses. The default of `tune` is `default+tpe-loss+lossepoch`.
+with lists of numbers as categories; `gp`, Optuna's; `tpe-loss` and `gp-loss`, which learn from
+the loss of first epochs; `tpe-budget`, which learns from the most epochs that enough trials have,
+as BOHB's model does. Schedulers: none; `asha`; `hyperband`, whose brackets stop after a third of
+the epochs or never (`tpe-budget+hyperband` is BOHB, https://arxiv.org/abs/1807.01774);
+`oneepoch`, one epoch for all, then the best few to their end (https://arxiv.org/abs/2307.15422);
+`lossepoch`, the same with the best by their loss; `halving`, synchronous successive halving that
+goes on where a trial was left; `promote`, the same without waiting (ASHA as its paper has it). A
+`default` in front starts with the settings that `auto` chooses. The default of `tune` is
+`default+tpe-loss+lossepoch`.
 """
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterator
@@ -27,6 +31,7 @@ from rnntune.tuning.scheduler import Asha
 from rnntune.tuning.space import Dimension, Space
 
 _METRIC = "validation_accuracy"
+_ETA = 3
 
 
 class Guided:
@@ -35,6 +40,7 @@ class Guided:
     def __init__(self, searcher: str, num_trials: int, form: str = "") -> None:
         self.searcher, self.num_trials = searcher, num_trials
         self.as_lists, self.by_loss = form == "lists", form == "loss"
+        self.by_budget = form == "budget"
 
     def row(self, replay: Replay) -> int:
         """The row to try next."""
@@ -42,6 +48,8 @@ class Guided:
         trials = replay.trials
         if self.as_lists:
             space, trials = _texts(space), [_with_texts(t, space) for t in trials]
+        if self.by_budget:
+            trials = _at_budget(trials, replay.curves.num_epochs, len(space.dimensions) + 2)
         config = TuneConfig(
             searcher=self.searcher,  # type: ignore[arg-type]
             num_trials=self.num_trials,
@@ -51,6 +59,18 @@ class Guided:
         with _pool(replay, space) as chosen:
             sampler.propose(config, space, number, trials, by_loss=self.by_loss)
         return chosen[0]
+
+
+def _at_budget(trials: list[Trial], num_epochs: int, enough: int) -> list[Trial]:
+    """Trials as they were after the most epochs, all or a third, that enough of them have."""
+    for epochs in (num_epochs, num_epochs // _ETA):
+        reached = [trial for trial in trials if len(trial.history) >= epochs]
+        if len(reached) >= enough:
+            break
+    return [
+        dataclasses.replace(t, history=t.history[:epochs], state=TrialState.FINISHED)
+        for t in reached
+    ]
 
 
 class RandomRows:
@@ -179,6 +199,21 @@ class Stopping(NoScheduler):
 
     def goes_on(self, replay: Replay, trial: Trial, epoch: int, score: float) -> bool:  # noqa: ARG002
         return not self._asha.on_result(trial.number, epoch, score)
+
+
+class Hyperband(NoScheduler):
+    """Of five trials three are in a bracket that stops those behind after a third of the epochs.
+
+    Source: Li et al. 2018, https://arxiv.org/abs/1603.06560, with a factor of 3 for 6 epochs.
+    """
+
+    def __init__(self, num_epochs: int) -> None:
+        self._asha = Asha(
+            grace_epochs=num_epochs // _ETA, reduction_factor=_ETA, max_epochs=num_epochs
+        )
+
+    def goes_on(self, replay: Replay, trial: Trial, epoch: int, score: float) -> bool:  # noqa: ARG002
+        return trial.number % 5 >= 3 or not self._asha.on_result(trial.number, epoch, score)
 
 
 class Halving(NoScheduler):
@@ -310,6 +345,8 @@ def make(name: str, num_trials: int, num_epochs: int, *, by_time: bool = False) 
     budget = num_trials * num_epochs
     if scheduler_name == "asha":
         scheduler = Stopping(num_epochs)
+    elif scheduler_name == "hyperband":
+        scheduler = Hyperband(num_epochs)
     elif scheduler_name.startswith(("oneepoch", "lossepoch")):
         keep = int(scheduler_name[9:] or 3)
         if not by_time:  # half of the budget at least is for first epochs

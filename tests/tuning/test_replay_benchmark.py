@@ -31,7 +31,7 @@ def test_regrets_follow_from_the_table_and_the_seed(replay):
 def test_a_replay_spends_its_budget_and_no_more(replay):
     methods = __import__("replay_methods")
     curves = replay.read_table()["ag_news"]
-    for name in ("random", "tpe+asha", "random+oneepoch"):
+    for name in ("random", "tpe+asha", "tpe-budget+hyperband", "random+oneepoch"):
         search = replay.Replay(curves, methods.make(name, 4, curves.num_epochs), 0, 24.0)
         regret = search.run()
         assert search.num_epochs == 24
