@@ -4,9 +4,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rnntune.data.f1 import IntArray, macro_f1
+from rnntune.data.reliability import NUM_BINS, reliability_bins
 
 __all__ = ["ClassCounts"]
-_NUM_BINS = 15
 
 
 class ClassCounts:
@@ -21,7 +21,7 @@ class ClassCounts:
     def __init__(self, num_classes: int) -> None:
         self.confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
         """Rows of each class (first) that were given each class (second)."""
-        self._bins = np.zeros((3, _NUM_BINS), dtype=np.float64)  # rows, right ones, probabilities
+        self._bins = np.zeros((3, NUM_BINS), dtype=np.float64)  # rows, right ones, probabilities
         self._loss = 0.0
 
     def add(
@@ -40,9 +40,9 @@ class ClassCounts:
         np.add.at(self.confusion, (labels, given), 1)
         wrong: npt.NDArray[np.bool_] = given != labels
         surest = probabilities.max(axis=1).astype(np.float64)
-        which = np.clip(np.ceil(surest * _NUM_BINS).astype(np.int64) - 1, 0, _NUM_BINS - 1)
+        which = reliability_bins(surest)
         for row, values in zip(self._bins, (np.ones(len(labels)), ~wrong, surest), strict=True):
-            row += np.bincount(which, weights=values, minlength=_NUM_BINS)
+            row += np.bincount(which, weights=values, minlength=NUM_BINS)
         of_label = probabilities[np.arange(len(labels)), labels].astype(np.float64)
         self._loss -= float(np.log(np.maximum(of_label, 1e-30)).sum())
         return wrong

@@ -6,30 +6,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rnntune.data.reliability import (
+    NUM_BINS,
+    expected_calibration_error,
+    reliability_bins,
+)
 from rnntune.report.content import Column, Figure, Section, Table
 from rnntune.report.run_contents import Predictions, RunContents
 
-__all__ = ["calibration_error", "calibration_section"]
-_NUM_BINS = 15
-IntArray = npt.NDArray[np.int64]
-
-
-def calibration_error(confidence: npt.NDArray[Any], right: npt.NDArray[Any]) -> float:
-    """Expected calibration error: mean distance of confidence and accuracy in 15 bins.
-
-    Args:
-        confidence: probabilities of the predicted classes, (rows,).
-        right: bool (rows,), whether they were right.
-
-    Source: Guo et al. 2017, https://arxiv.org/abs/1706.04599.
-    """
-    gaps = np.bincount(_bins(confidence), confidence - right, minlength=_NUM_BINS)
-    return float(np.abs(gaps).sum() / max(len(right), 1))
-
-
-def _bins(confidence: npt.NDArray[Any]) -> IntArray:
-    numbers: IntArray = np.ceil(confidence * _NUM_BINS).astype(np.int64) - 1
-    return numbers.clip(0, _NUM_BINS - 1)
+__all__ = ["calibration_section"]
 
 
 def calibration_section(run: RunContents, predictions: Predictions) -> Section:
@@ -43,7 +28,7 @@ def calibration_section(run: RunContents, predictions: Predictions) -> Section:
     kinds = {first: predictions.probability.astype(np.float64)}
     if scaled:
         kinds["with temperature"] = predictions.calibrated.astype(np.float64)
-    errors = {name: calibration_error(values, right) for name, values in kinds.items()}
+    errors = {name: expected_calibration_error(values, right) for name, values in kinds.items()}
     words = ", ".join(f"{error:.4f} {name}" for name, error in errors.items())
     text = f"Expected calibration error on the test rows (15 bins): {words}."
     if "with temperature" in kinds and temperature is not None:
@@ -71,11 +56,11 @@ def _reliability(
     data: list[Mapping[str, Any]] = [diagonal]
     rows: list[list[Any]] = []
     for (name, confidence), symbol in zip(kinds.items(), ("circle", "diamond"), strict=False):
-        bins = _bins(confidence)
-        count = np.bincount(bins, minlength=_NUM_BINS)
+        bins = reliability_bins(confidence)
+        count = np.bincount(bins, minlength=NUM_BINS)
         some = count > 0
-        mean = (np.bincount(bins, confidence, _NUM_BINS)[some] / count[some]).round(4).tolist()
-        accuracy = (np.bincount(bins, right, _NUM_BINS)[some] / count[some]).round(4).tolist()
+        mean = (np.bincount(bins, confidence, NUM_BINS)[some] / count[some]).round(4).tolist()
+        accuracy = (np.bincount(bins, right, NUM_BINS)[some] / count[some]).round(4).tolist()
         sizes = (6 + 14 * np.sqrt(count[some] / count.max())).round(1).tolist()
         data.append(
             {
@@ -116,19 +101,24 @@ def _reliability(
     )
 
 
+def _shares(confidence: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Share of the rows in each bin."""
+    shares: npt.NDArray[np.float64] = np.bincount(
+        reliability_bins(confidence), minlength=NUM_BINS
+    ) / len(confidence)
+    return shares
+
+
 def _confidence(kinds: Mapping[str, npt.NDArray[np.float64]]) -> Figure:
-    edges = [f"{n / _NUM_BINS:.2f} to {(n + 1) / _NUM_BINS:.2f}" for n in range(_NUM_BINS)]
-    shares = {
-        name: (np.bincount(_bins(values), minlength=_NUM_BINS) / len(values)).round(5).tolist()
-        for name, values in kinds.items()
-    }
+    edges = [f"{n / NUM_BINS:.2f} to {(n + 1) / NUM_BINS:.2f}" for n in range(NUM_BINS)]
+    shares = {name: _shares(values).round(5).tolist() for name, values in kinds.items()}
     surest = ", ".join(f"{values[-1]:.0%} {name}" for name, values in shares.items())
-    centers = [(n + 0.5) / _NUM_BINS for n in range(_NUM_BINS)]
+    centers = [(n + 0.5) / NUM_BINS for n in range(NUM_BINS)]
     return Figure(
         key="confidence",
         title="How sure the model is",
         summary=f"Share of the rows by the probability of the predicted class; above "
-        f"{(_NUM_BINS - 1) / _NUM_BINS:.2f}: {surest}.",
+        f"{(NUM_BINS - 1) / NUM_BINS:.2f}: {surest}.",
         data=[
             {
                 "type": "bar",

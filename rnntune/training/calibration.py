@@ -7,16 +7,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import distributed
 
 from rnntune.data.batching import Batch
+from rnntune.data.reliability import expected_calibration_error
 from rnntune.model.ensemble import Network
 from rnntune.training.evaluation import Scores, count_split, score_batches
-from rnntune.training.ranks import world_size
+from rnntune.training.ranks import gather_lists, world_size
 
 __all__ = ["Calibration", "calibrate", "calibration_error", "fit_set_temperature"]
-__all__ += ["fit_temperature", "set_calibration_error", "uncalibrated"]
-_NUM_BINS = 15
+__all__ += ["fit_temperature", "uncalibrated"]
 _BOUNDS = (0.05, 20.0)
 _SET_BOUNDS = (0.5, 20.0)  # from below 0.5 on some thresholds would be no float32 of their own
 _SMALLEST = 1e-30
@@ -82,10 +81,7 @@ def _gathered(
     found: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]],
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]] | None:
     """Labels and probabilities of the batches of all ranks; None: there are no rows."""
-    if world_size() > 1:
-        gathered: list[Any] = [None] * world_size()
-        distributed.all_gather_object(gathered, found)
-        found = [pair for part in gathered for pair in part]
+    found = gather_lists(found)
     if not found:
         return None
     labels, probabilities = zip(*found, strict=True)
@@ -120,8 +116,9 @@ def _calibrate_sets(model: Network, batches: Iterable[Batch], device: torch.devi
     scaled = expit(logit(thresholds) / temperature).round(6)
     return Calibration(
         temperature=temperature,
-        error=set_calibration_error(expit(logits / temperature), labels),
-        error_before=set_calibration_error(expit(logits), labels),
+        # Over the decisions on all classes: https://arxiv.org/abs/1910.12656 (marginal).
+        error=expected_calibration_error(expit(logits / temperature).ravel(), labels.ravel()),
+        error_before=expected_calibration_error(expit(logits).ravel(), labels.ravel()),
         thresholds=tuple(scaled.tolist()),
     )
 
@@ -150,21 +147,6 @@ def fit_set_temperature(logits: FloatArray, labels: npt.NDArray[np.bool_]) -> fl
         return float((np.logaddexp(0, scaled) - target * scaled).mean())
 
     return _least(loss, _SET_BOUNDS)
-
-
-def set_calibration_error(probabilities: FloatArray, labels: npt.NDArray[np.bool_]) -> float:
-    """Mean distance of probability and frequency in 15 bins, over the decisions on all classes.
-
-    Args:
-        probabilities: (rows, classes).
-        labels: bool (rows, classes).
-
-    Source: Kull et al. 2019, https://arxiv.org/abs/1910.12656 (marginal calibration).
-    """
-    given, own = probabilities.ravel(), labels.ravel()
-    bins = np.clip(np.ceil(given * _NUM_BINS).astype(int) - 1, 0, _NUM_BINS - 1)
-    gaps = np.bincount(bins, given - own, minlength=_NUM_BINS)
-    return float(np.abs(gaps).sum() / max(len(own), 1))
 
 
 def _least(loss: Callable[[float], float], bounds: tuple[float, float]) -> float:
@@ -218,11 +200,8 @@ def calibration_error(probabilities: FloatArray, labels: npt.NDArray[np.int64]) 
 
     Source: Guo et al. 2017, https://arxiv.org/abs/1706.04599.
     """
-    confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
-    bins = np.clip(np.ceil(confidence * _NUM_BINS).astype(int) - 1, 0, _NUM_BINS - 1)
-    gaps = np.bincount(bins, confidence - right, minlength=_NUM_BINS)
-    return float(np.abs(gaps).sum() / max(len(labels), 1))
+    return expected_calibration_error(probabilities.max(axis=1), right)
 
 
 def _softmax(logits: FloatArray) -> FloatArray:

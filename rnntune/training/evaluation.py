@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import distributed
 
 from rnntune.data.batching import Batch
 from rnntune.data.task import confidence, decide
 from rnntune.model.ensemble import Network
 from rnntune.training.label_counts import LabelCounts, label_counts
-from rnntune.training.ranks import world_size
+from rnntune.training.ranks import gather_lists
 from rnntune.training.targets import targets_of
 
 __all__ = ["Scores", "SplitPredictions", "count_split", "evaluate_split", "predict_split"]
@@ -150,11 +149,7 @@ def predict_split(
     of_sets = 1.0 if thresholds is None else temperature
     scored = map(keep, score_batches(model, batches, device, temperature=of_sets))
     figures = count_split(model, scored, thresholds).figures(split)
-    if world_size() > 1:
-        gathered: list[Any] = [None] * world_size()
-        distributed.all_gather_object(gathered, kept)
-        kept = [part for of_rank in gathered for part in of_rank]
-    return figures, _joined(kept)
+    return figures, _joined(gather_lists(kept))
 
 
 def _predictions(

@@ -16,8 +16,8 @@ from runs import INJECTIONS, write_run, write_search
 from rnntune.cli import report_command
 from rnntune.cli.main import main
 from rnntune.config.metric import Metric
+from rnntune.data.reliability import expected_calibration_error
 from rnntune.errors import ConfigError, RunError
-from rnntune.report.calibration_figures import calibration_error
 from rnntune.report.class_figures import confusion_matrix
 from rnntune.report.comparison import paired_test, same_rows
 from rnntune.report.page import write_report, written_report
@@ -230,8 +230,8 @@ def test_other_rows_are_not_compared(tmp_path):
 
 def test_calibration_error_of_known_cases():
     right = np.array([True, True, False, False])
-    assert calibration_error(np.full(4, 0.9), right) == pytest.approx(0.4)
-    assert calibration_error(np.array([1.0, 1.0, 0.0, 0.0]), right) == 0
+    assert expected_calibration_error(np.full(4, 0.9), right) == pytest.approx(0.4)
+    assert expected_calibration_error(np.array([1.0, 1.0, 0.0, 0.0]), right) == 0
 
 
 def test_the_pareto_front():
