@@ -17,7 +17,7 @@ from rnntune.training.calibration import Calibration
 from rnntune.training.model_card import write_model_card
 from rnntune.training.ray_trainer import explain_failure, fit_workers
 from rnntune.training.recovery import check_checkpoints
-from rnntune.training.report_data import MOST_PREDICTIONS, keep_report_data
+from rnntune.training.report_data import keep_report_data
 from rnntune.training.result import TrainingOutcome, finish_run, run_result
 from rnntune.training.run_folder import RunFolder
 from rnntune.training.saved_model import read_best_weights, save_model
@@ -186,25 +186,14 @@ class SearchSession:
         ).run()
 
     def _evaluate(self, chosen: Config, best: Trial, prepared: PreparedDataset) -> dict[str, Any]:
-        from rnntune.data.loader import scoring_batches
         from rnntune.model.network import num_parameters
-        from rnntune.training.evaluation import predict_split
+        from rnntune.tuning.ensemble import score_model
 
         model, weights, calibration = self._trained(chosen, best)
         feed = self.feeds[dataset_key(best.values)]
-        device = next(model.parameters()).device
-        parts = [part.part() for part in share_split(prepared, "test", in_store=False)]
-        batches = scoring_batches(parts, padding=chosen.model.packed)
+        parts = share_split(prepared, "test", in_store=False)
         start = time.perf_counter()
-        scores, predictions = predict_split(
-            model,
-            batches,
-            device,
-            "test",
-            temperature=calibration.temperature,
-            most_rows=MOST_PREDICTIONS,
-            thresholds=calibration.thresholds,
-        )
+        scores, predictions = score_model(model, parts, calibration, packed=chosen.model.packed)
         save_model(chosen, self.folder, prepared, feed.vector_dim, weights, calibration)
         self.folder.write_metrics(best.history)
         with contextlib.suppress(RnntuneError):  # a report may lack it; the run must not fail by it
