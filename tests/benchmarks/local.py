@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Any
 
 SETTINGS = {
     "data.max_length": 256,
@@ -48,10 +49,24 @@ SETTINGS = {
 }
 
 
+def bare_epoch(model: Any, batches: Any, optimizer: Any) -> float:
+    """Seconds of an epoch in a plain loop."""
+    from torch.nn.functional import cross_entropy
+
+    start = time.perf_counter()
+    done = 0
+    for batch in batches.epoch(0):
+        optimizer.zero_grad()
+        (logits,) = model(batch.ids, batch.lengths, same_length=batch.same_length)
+        cross_entropy(logits, batch.labels, label_smoothing=0.05).backward()
+        done += len(batch.labels)
+        optimizer.step(done / batches.num_rows)
+    return time.perf_counter() - start
+
+
 def bare(cache: str, threads: int) -> None:
     """What a script would do that trains this one network on these rows, and nothing else."""
     import torch
-    from torch.nn.functional import cross_entropy
 
     from rnntune.config.load import Config
     from rnntune.data.batching import EncodedRows
@@ -74,15 +89,7 @@ def bare(cache: str, threads: int) -> None:
     model = Classifier(config.model, prepared.num_words, len(prepared.classes), sparse=True)
     batches = TrainBatches(rows["train"], config.batching, seed=0)
     optimizer = Optimizer(model, config.train)
-    start = time.perf_counter()
-    done = 0
-    for batch in batches.epoch(0):
-        optimizer.zero_grad()
-        (logits,) = model(batch.ids, batch.lengths, same_length=batch.same_length)
-        cross_entropy(logits, batch.labels, label_smoothing=0.05).backward()
-        done += len(batch.labels)
-        optimizer.step(done / batches.num_rows)
-    train_s = time.perf_counter() - start
+    train_s = bare_epoch(model, batches, optimizer)
     model.eval()
     correct = {}
     with torch.inference_mode():
@@ -100,8 +107,12 @@ def bare(cache: str, threads: int) -> None:
     print(json.dumps({"test_accuracy": accuracy, "train_rows_per_s": rate, "inside_s": whole_s}))
 
 
-def _flag(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def flags(settings: dict[str, object]) -> list[str]:
+    """Settings as they stand on a command line."""
+    return [
+        f"--{name}={value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in settings.items()
+    ]
 
 
 def timed(command: list[str]) -> tuple[float, float, dict]:
@@ -124,7 +135,7 @@ def main() -> None:
     if args.bare:
         bare(args.data, args.threads)
         return
-    given = [f"--{name}={_flag(value)}" for name, value in SETTINGS.items()]
+    given = flags(SETTINGS)
     seconds: dict[str, list[float]] = {}
     cpu_seconds: dict[str, list[float]] = {}
     results: dict[str, list[dict]] = {}

@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-from local import SETTINGS, timed
+from local import SETTINGS, flags, timed
 
 
 @contextlib.contextmanager
@@ -56,10 +56,7 @@ def main() -> None:
     args = parser.parse_args()
     load = [round(value, 1) for value in os.getloadavg()]
     settings = {**SETTINGS, "model.hidden_size": args.hidden_size, "train.epochs": args.epochs}
-    given = [
-        f"--{name}={value if isinstance(value, str) else json.dumps(value)}"
-        for name, value in settings.items()
-    ]
+    given = flags(settings)
     found: dict[str, list[float]] = {"side_by_side": [], "in_turn": [], "busy": [], "one": []}
     with tempfile.TemporaryDirectory() as folder:
         train = ["-m", "rnntune", "train", f"--data={args.data}", "--json", "--overwrite"]

@@ -14,11 +14,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
 import torch
-from local import SETTINGS
-from torch.nn.functional import cross_entropy
+from local import SETTINGS, bare_epoch
 
 from rnntune.cluster.session import connect
 from rnntune.config.load import Config
@@ -39,15 +37,7 @@ def bare(config: Config, num_threads: int) -> float:
     parts = [part.part() for part in share_split(prepared, "train", in_store=False)]
     batches = TrainBatches(parts, config.batching, seed=0)
     optimizer = Optimizer(model, config.train)
-    start = time.perf_counter()
-    done = 0
-    for batch in batches.epoch(0):
-        optimizer.zero_grad()
-        (logits,) = model(batch.ids, batch.lengths, same_length=batch.same_length)
-        cross_entropy(logits, batch.labels, label_smoothing=0.05).backward()
-        done += len(batch.labels)
-        optimizer.step(done / batches.num_rows)
-    return batches.num_rows / (time.perf_counter() - start)
+    return batches.num_rows / bare_epoch(model, batches, optimizer)
 
 
 def whole(config: Config, folder: str, **overrides: object) -> dict[str, float]:
