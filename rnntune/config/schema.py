@@ -234,6 +234,8 @@ class ModelConfig:
     """Recurrent layers."""
     bidirectional: bool = True
     """Read the text in both directions."""
+    window: Count | None = None
+    """Words that each output has read, such as 15; null: all of the text before it."""
     pooling: Literal["last", "mean", "max"] = "max"
     """How the outputs become one vector: final state, mean or maximum over time."""
     embedding_dropout: AutoFraction = AUTO
@@ -247,7 +249,7 @@ class ModelConfig:
     word_vectors: str | None = AUTO
     """'glove.6B.50d' (installed), another such name (downloaded), a file, or null for none."""
     freeze_word_vectors: bool = True
-    """Keep the vectors as they are, beside the trained embedding; false: start from them."""
+    """Keep the vectors, beside the trained embedding; false: start from them."""
     recurrent_length: AutoLength = AUTO
     """Tokens of a text that the recurrent layers read; null: all."""
     ngrams: AutoNatural = AUTO
@@ -257,7 +259,7 @@ class ModelConfig:
     letter_buckets: AutoNatural = AUTO
     """Hashed n-grams of 3 to 5 letters of words in that branch; 0: none."""
     recurrent_weight: AutoPositive = AUTO
-    """Expected weight of the recurrent branch against the linear one; validation rows decide."""
+    """Expected weight of the recurrent branch against the linear one."""
     packed: bool = True
     """Ignore padding; false runs over it, as in the lesson's padded LSTM."""
 
@@ -309,7 +311,7 @@ class TrainConfig:
     checkpoint_every_steps: Natural = 0
     """Steps between checkpoints within an epoch; 0: by the clock and at epochs alone."""
     checkpoint_every_s: NonNegative = 600.0
-    """Seconds between checkpoints within an epoch; 0: by steps and at epochs alone."""
+    """Seconds between checkpoints within an epoch; 0: at epochs alone."""
     keep_checkpoints: Count = 2
     """Checkpoints that are kept."""
     max_failures: Natural = 3

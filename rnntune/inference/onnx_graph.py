@@ -11,8 +11,7 @@ Source: https://onnx.ai/onnx/operators/ (LSTM, GRU, RNN, version 14).
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
@@ -22,16 +21,13 @@ from rnntune.config.schema import ModelConfig
 from rnntune.data.task import Task
 from rnntune.data.vocabulary import UNKNOWN
 from rnntune.inference.ngram_choice import KeptFeatures
-from rnntune.inference.onnx_builder import FloatArray, GraphBuilder, Precision, Tokens
+from rnntune.inference.onnx_builder import GraphBuilder, Precision, Tokens
 from rnntune.inference.onnx_ngrams import Letters, ngram_logits
+from rnntune.inference.onnx_recurrent import Weights, recurrent_outputs
 from rnntune.inference.product_codes import CodedRows
 
 __all__ = ["GraphMember", "build_ensemble", "build_model"]
-Weights = Mapping[str, FloatArray]
 _SMALLEST, _CLOSEST = 1e-30, 1e-7  # of a mean of probabilities, and of a float32 to 0 and 1
-
-# Where torch's gates stand among ONNX's: LSTM i f g o against i o f c, GRU r z n against z r h.
-_OPERATORS = {"lstm": ("LSTM", (0, 3, 1, 2)), "gru": ("GRU", (1, 0, 2)), "rnn": ("RNN", (0,))}
 
 
 def build_model(
@@ -199,12 +195,7 @@ def _recurrent_logits(
     if "frozen.weight" in weights:
         vectors = graph.take_rows("frozen.weight", weights["frozen.weight"], tokens.ids)
         embedded = graph.add("Concat", embedded, vectors, axis=2)  # (time, batch, embedding)
-    lengths = graph.add("Cast", tokens.lengths, to=TensorProto.INT32)
-    outputs, final = embedded, ""
-    for layer in range(config.num_layers):
-        if layer:
-            outputs = _flat_directions(graph, outputs)
-        outputs, final = _recurrent_layer(graph, outputs, lengths, layer, weights, config)
+    outputs, final = recurrent_outputs(graph, embedded, tokens, weights, config)
     pooled = final if config.pooling == "last" else _pooled(graph, outputs, tokens, config)
     by_row = graph.add("Transpose", pooled, perm=[1, 0, 2])  # (batch, directions, hidden)
     features = graph.add("Reshape", by_row, graph.numbers(0, -1))
@@ -221,50 +212,6 @@ def _first_tokens(graph: GraphBuilder, tokens: Tokens, longest: int) -> Tokens:
         lengths=graph.add("Min", tokens.lengths, graph.number(longest)),
         mask=graph.add("Slice", tokens.mask, *bounds),
     )
-
-
-def _recurrent_layer(
-    graph: GraphBuilder,
-    inputs: str,
-    lengths: str,
-    layer: int,
-    weights: Weights,
-    config: ModelConfig,
-) -> tuple[str, str]:
-    """One layer; gives outputs (time, directions, batch, hidden), final (directions, batch, h)."""
-    operator, gates = _OPERATORS[config.cell]
-    suffixes = ["", "_reverse"] if config.bidirectional else [""]
-
-    def stacked(kind: str) -> FloatArray:
-        directions = []
-        for suffix in suffixes:
-            by_gate = np.split(weights[f"rnn.{kind}_l{layer}{suffix}"], len(gates))
-            directions.append(np.concatenate([by_gate[gate] for gate in gates]))
-        return np.stack(directions)
-
-    biases = np.concatenate([stacked("bias_ih"), stacked("bias_hh")], axis=1)
-    inputs_ = [
-        inputs,
-        graph.matrix(f"rnn.weight_ih_l{layer}", stacked("weight_ih")),
-        graph.matrix(f"rnn.weight_hh_l{layer}", stacked("weight_hh")),
-        graph.constant(biases, f"rnn.bias_l{layer}"),
-        lengths,
-    ]
-    attributes: dict[str, Any] = {
-        "hidden_size": config.hidden_size,
-        "direction": "bidirectional" if config.bidirectional else "forward",
-    }
-    if config.cell == "gru":
-        attributes["linear_before_reset"] = 1  # as torch's
-    if config.cell == "rnn":
-        attributes["activations"] = ["Tanh"] * len(suffixes)
-    return graph.add_pair(operator, inputs_, **attributes)
-
-
-def _flat_directions(graph: GraphBuilder, outputs: str) -> str:
-    """(time, directions, batch, hidden) to (time, batch, directions * hidden)."""
-    by_row = graph.add("Transpose", outputs, perm=[0, 2, 1, 3])
-    return graph.add("Reshape", by_row, graph.numbers(0, 0, -1))
 
 
 def _pooled(graph: GraphBuilder, outputs: str, tokens: Tokens, config: ModelConfig) -> str:

@@ -97,6 +97,28 @@ def test_the_graph_gives_what_the_network_gives(
     )
 
 
+@pytest.mark.parametrize(
+    ("cell", "pooling", "bidirectional", "num_layers", "window"),
+    list(
+        itertools.product(
+            ("rnn", "lstm", "gru"), ("last", "mean", "max"), (False, True), (1, 2), (1, 4)
+        )
+    ),
+)
+def test_windows_in_the_graph_are_those_of_the_network(
+    cell, pooling, bidirectional, num_layers, window
+):
+    _check(
+        _network(
+            cell=cell,
+            pooling=pooling,
+            bidirectional=bidirectional,
+            num_layers=num_layers,
+            window=window,
+        )
+    )
+
+
 @pytest.mark.parametrize("ngrams", [1, 3])
 @pytest.mark.parametrize("letter_buckets", [0, 50, 70_000])
 @pytest.mark.parametrize("recurrent_length", [None, 3])

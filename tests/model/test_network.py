@@ -5,13 +5,12 @@ import pytest
 import torch
 from models import PLAIN
 from strategies import coded_rows
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from rnntune.config.schema import ModelConfig
 from rnntune.data.batching import EncodedRows, collate
 from rnntune.data.vocabulary import PAD
 from rnntune.errors import ConfigError
-from rnntune.model.network import Classifier, masked_outputs, num_parameters
+from rnntune.model.network import Classifier, num_parameters
 
 CELLS = ("rnn", "lstm", "gru")
 POOLINGS = ("last", "mean", "max")
@@ -159,23 +158,33 @@ def test_parameters_are_counted():
     assert num_parameters(model) == 40 * 6 + lstm + 5 * 3 + 3
 
 
-@pytest.mark.parametrize(
-    ("cell", "bidirectional", "num_layers"),
-    list(itertools.product(CELLS, (False, True), (1, 2))),
-)
-def test_masking_gives_what_packing_gives(cell, bidirectional, num_layers):
-    torch.manual_seed(0)
-    kind = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[cell]
-    rnn = kind(4, 5, num_layers=num_layers, bidirectional=bidirectional, batch_first=True)
-    inputs, lengths = torch.randn(4, 7, 4), torch.tensor([3, 7, 1, 7])
-    packed = pack_padded_sequence(inputs, lengths, batch_first=True, enforce_sorted=False)
-    expected, _ = pad_packed_sequence(rnn(packed)[0], batch_first=True)
-    torch.testing.assert_close(masked_outputs(rnn, inputs, lengths), expected)
-
-
 def test_the_recurrent_layers_read_so_many_tokens():
     torch.manual_seed(0)
     model = Classifier(_config(recurrent_length=4), 40, 3).eval()
     batch = collate(_rows(9, 2, 5), np.arange(3))
     cut = model(batch.ids[:, :4], batch.lengths.clamp(max=4))
     torch.testing.assert_close(model(batch.ids, batch.lengths), cut)
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean", "max"])
+def test_padding_changes_nothing_of_windows(pooling):
+    torch.manual_seed(0)
+    model = Classifier(_config(window=3, pooling=pooling), 40, 3).eval()
+    batch = collate(_rows(9, 2, 5), np.arange(3))
+    logits = model(batch.ids, batch.lengths)
+    for row, length in enumerate(batch.lengths.tolist()):
+        alone = batch.ids[row : row + 1, :length]
+        for same_length in (True, False):
+            found = model(alone, torch.tensor([length]), same_length=same_length)
+            torch.testing.assert_close(found, logits[row : row + 1])
+
+
+def test_a_window_forgets_what_lies_before_it():
+    torch.manual_seed(0)
+    settings = {"bidirectional": False, "pooling": "last"}
+    model = Classifier(_config(window=3, **settings), 40, 3).eval()
+    ids = torch.tensor([[5, 6, 7, 8, 9], [30, 31, 7, 8, 9]])
+    first, second = model(ids, torch.tensor([5, 5]))
+    torch.testing.assert_close(first, second)
+    ids[1, 2] = 20
+    assert not torch.allclose(*model(ids, torch.tensor([5, 5])))
