@@ -235,7 +235,7 @@ class ModelConfig:
     bidirectional: bool = True
     """Read the text in both directions."""
     window: Count | None = None
-    """Words that each output has read, such as 15; null: all of the text before it."""
+    """Words that each output has read, such as 15 (slow); null: all of the text before it."""
     pooling: Literal["last", "mean", "max"] = "max"
     """How the outputs become one vector: final state, mean or maximum over time."""
     embedding_dropout: AutoFraction = AUTO

@@ -296,3 +296,10 @@ def test_bf16_where_it_was_seen_to_pay(monkeypatch, precision, cell, hidden_size
     model = ModelConfig(cell=cell, hidden_size=hidden_size)
     device = torch.device("cpu")
     assert uses_bf16(TrainConfig(precision=precision), model, device) == expected
+
+
+@pytest.mark.parametrize(("hidden_size", "expected"), [(64, False), (96, True)])
+def test_bf16_pays_for_wide_windows_of_any_cell(monkeypatch, hidden_size, expected):
+    monkeypatch.setattr(loop, "_multiplies_bf16", lambda: True)
+    model = ModelConfig(cell="gru", hidden_size=hidden_size, window=9)
+    assert uses_bf16(TrainConfig(), model, torch.device("cpu")) == expected
