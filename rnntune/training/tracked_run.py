@@ -13,6 +13,7 @@ from rnntune.config.load import Config, flatten
 from rnntune.training.run_folder import RunFolder
 
 __all__ = [
+    "SETTING",
     "TrackedTrial",
     "TrialRecord",
     "epoch_metrics",
@@ -27,6 +28,8 @@ __all__ = [
 ]
 _FILE = "trackers.json"
 _TRIALS = "trials"
+SETTING = "settings/"
+"""What begins the names of settings among the figures of an epoch."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,11 +107,11 @@ def settings(config: Config) -> dict[str, Any]:
 
 
 def epoch_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The figures of an epoch that are scores or losses."""
+    """The figures of an epoch that are scores, losses, or settings that change in training."""
     return {
         name: float(value)
         for name, value in metrics.items()
-        if name.partition("_")[0] in ("train", "validation") and _is_number(value)
+        if name.startswith(("train_", "validation_", SETTING)) and _is_number(value)
     }
 
 

@@ -8,7 +8,7 @@ from rnntune.config.load import Config
 from rnntune.config.metric import Metric
 from rnntune.console import Terminal
 from rnntune.training.run_folder import RunFolder
-from rnntune.training.tracked_run import TrialRecord
+from rnntune.training.tracked_run import SETTING, TrialRecord
 from rnntune.training.trackers import RunTrackers
 from rnntune.tuning.journal import Trial, best_epoch, best_score
 
@@ -34,12 +34,13 @@ class TrialTracking:
 
     def __init__(self, config: Config, folder: RunFolder, terminal: Terminal) -> None:
         self._metric = Metric(config.tune.metrics[0])
+        self._changes_settings = config.tune.scheduler == "pbt"
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="trackers")
         self._trackers = self._thread.submit(RunTrackers, config, folder, terminal)
 
     def on_change(self, trial: Trial) -> None:
         """Keep what a trial has reported, and its end if it has ended."""
-        record = _record(trial, self._metric)
+        record = _record(trial, self._metric, changes_settings=self._changes_settings)
         self._thread.submit(lambda: self._trackers.result().add_trial(record))
 
     def finish(self, trials: list[Trial], result: Mapping[str, Any]) -> None:
@@ -54,12 +55,22 @@ class TrialTracking:
         self._thread.shutdown()
 
 
-def _record(trial: Trial, metric: Metric) -> TrialRecord:
+def _record(trial: Trial, metric: Metric, *, changes_settings: bool) -> TrialRecord:
     best = best_epoch(trial, metric) if best_score(trial, metric) is not None else {}
     return TrialRecord(
         name=trial.name,
         values=trial.values,
-        history=list(trial.history),
+        history=_with_settings(trial) if changes_settings else list(trial.history),
         state=str(trial.state) if trial.is_over else None,
         scores={name: float(best[name]) for name in _SCORES if name in best},
     )
+
+
+def _with_settings(trial: Trial) -> list[dict[str, Any]]:
+    """The epochs of a population's member with the numbers that it was trained with in each."""
+    history = []
+    for metrics in trial.history:
+        stages = [s.values for s in trial.stages if s.from_epoch <= metrics["epoch"]]
+        values = stages[-1] if stages else trial.values
+        history.append(metrics | {f"{SETTING}{name}": value for name, value in values.items()})
+    return history

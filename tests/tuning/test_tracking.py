@@ -3,8 +3,10 @@ import pytest
 from rnntune.config.load import Config
 from rnntune.console import Terminal
 from rnntune.training.run_folder import RunFolder
+from rnntune.training.tracked_run import epoch_metrics
 from rnntune.tuning import tracking
 from rnntune.tuning.journal import Trial, TrialState
+from rnntune.tuning.journal_events import Stage
 from rnntune.tuning.tracking import TrialTracking
 
 EPOCHS = [
@@ -19,6 +21,7 @@ class _Kept:
         _Kept.last = self
 
     def add_trial(self, record):
+        self.record = record
         self.calls.append((record.name, record.state, len(record.history), dict(record.scores)))
 
     def finish(self, result):
@@ -55,3 +58,22 @@ def test_the_end_brings_what_an_earlier_attempt_did_not(tracked):
     trial.state = TrialState.FAILED
     tracked.finish([trial], {"test_accuracy": 0.5})
     assert _Kept.last.calls == [("trial-0000", "failed", 0, {}), {"test_accuracy": 0.5}]
+
+
+@pytest.mark.parametrize("scheduler", ["pbt", "one_epoch"])
+def test_settings_that_change_in_training_are_figures_of_epochs(monkeypatch, tmp_path, scheduler):
+    monkeypatch.setattr(tracking, "RunTrackers", _Kept)
+    config = Config.load(None, {"tune.scheduler": scheduler})
+    tracked = TrialTracking(config, RunFolder(str(tmp_path)), Terminal(silent=True))
+    stages = [
+        Stage(from_epoch=epoch, trial=1, values={"train.learning_rate": rate, "model.cell": "gru"})
+        for epoch, rate in ((1, 0.5), (2, 0.25))
+    ]
+    trial = Trial(number=1, values=stages[-1].values, history=list(EPOCHS), stages=stages)
+    tracked.on_change(trial)
+    tracked.close()
+    told = [epoch_metrics(metrics) for metrics in _Kept.last.record.history]
+    rates = [metrics.get("settings/train.learning_rate") for metrics in told]
+    assert rates == ([0.5, 0.25] if scheduler == "pbt" else [None, None])
+    assert all("settings/model.cell" not in metrics for metrics in told)  # a name is no figure
+    assert [metrics["validation_accuracy"] for metrics in told] == [0.1, 0.2]
