@@ -202,13 +202,13 @@ class Classifier(nn.Module):
         """Pool (batch, time, embedding) into (batch, directions * hidden)."""
         window = self.config.window
         if same_length or not self.config.packed:
-            lengths = torch.full((len(embedded),), embedded.shape[1])
             if window is None:
                 outputs, state = self.rnn(embedded)  # (batch, time, directions * hidden)
                 if self.config.pooling == "last":
                     return self._final(state)
                 mean = self.config.pooling == "mean"
                 return outputs.mean(dim=1) if mean else _max_over_time(outputs)
+            lengths = torch.full((len(embedded),), embedded.shape[1])
         if window is not None or not embedded.is_cuda:
             outputs = masked_outputs(self.rnn, embedded, lengths, window)
             if self.config.pooling == "last":
