@@ -348,12 +348,12 @@ class TuneConfig:
     searcher: Literal["random", "grid", "tpe", "gp"] = "tpe"
     """How configurations are proposed: 'random', 'grid', 'tpe' or 'gp' (Optuna's)."""
     scheduler: Literal["one_epoch", "asha", "pbt", "none"] = "one_epoch"
-    """Who is trained to the end: 'one_epoch' (the best after an epoch of all), 'asha', 'none';
+    """Who is trained to the end: 'one_epoch' (the best few after an epoch of all), 'asha', 'none';
     'pbt': settings change in training, for long ones."""
     grace_epochs: Count = 1
     """Epochs every trial may run; those between exchanges ('pbt')."""
-    finalists: Count = 3
-    """Trials of least loss that go on after an epoch; of several metrics the front."""
+    finalists: Count | None = None
+    """Trials that are trained to their end ('one_epoch'); null: one of 16, in limited time 3."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3
     """One in so many trials goes on at each rung ('asha')."""
     metric: str | tuple[str, ...] = "auto"

@@ -22,7 +22,7 @@ from rnntune.tuning.journal_events import Copy, Stage, check_event
 
 __all__ = ["PATIENCE_S", "Journal", "Trial", "TrialState", "best_epoch", "best_score", "best_trial"]
 __all__ += ["ranked_trials"]
-_RULES = 1
+_RULES = 2
 PATIENCE_S = 120.0
 """Seconds for which storage may fail before a search ends."""
 
@@ -204,7 +204,8 @@ class Journal:
         """Note the rules by which a new search decides; one that goes on keeps its own.
 
         0 (a journal without a note): no default at first, and first epochs are compared by the
-        metric; 1: the default comes first, and they are compared by the loss.
+        metric; 1: the default comes first, and they are compared by the loss; 2: one epoch for all
+        is followed by a semifinal.
         """
         if not self._lines:
             self._note(event="begin", rules=_RULES)

@@ -46,7 +46,7 @@ class _Strict(BaseModel):
 
 class _Begin(_Strict):
     event: Literal["begin"]
-    rules: Annotated[int, Field(ge=0, le=1)]
+    rules: Annotated[int, Field(ge=0, le=2)]
 
 
 class _Start(_Strict):

@@ -6,7 +6,7 @@ So a search that goes on replays them and decides as if it had never been interr
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from rnntune.tuning.aims import Aims
 from rnntune.tuning.first_epochs import LOSS, have_loss
 from rnntune.tuning.journal import Trial, TrialState
 
-__all__ = ["Asha", "OneEpoch"]
+__all__ = ["Asha", "OneEpoch", "Standings"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,30 +70,63 @@ class Asha:
         return False
 
 
-class OneEpoch:
-    """One epoch for all trials, then the best few go on to their end.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Standings:
+    """Who goes on after the first epochs, and how far.
 
-    Nothing is kept: who goes on follows from the trials' first epochs alone, whatever the order
-    in which they came.
+    Args:
+        limits: numbers of the trials that go on to the epoch after which they wait, or end.
+        are_final: whether nobody will go on further than that.
+    """
+
+    limits: Mapping[int, int]
+    are_final: bool
+
+
+class OneEpoch:
+    """One epoch for all trials, then a few go on to the middle, and the best of them to their end.
+
+    Nothing is kept: who goes on follows from the trials' epochs alone, whatever the order in
+    which they came.
 
     Args:
         grace_epochs: epochs of all trials.
-        num_finalists: trials that go on; with several aims it is the front of the first epochs.
+        num_finalists: trials that go on to their end; None: one of sixteen, without a semifinal
+            three. With several aims it is the front of the first epochs.
         aims: they are compared by.
         by_loss: whether one aim gives way to the loss, which says more after so few epochs.
+        middle_epoch: three times as many trials go on to it, and the finalists are those of them
+            that are ahead there; None: no such semifinal.
+        least: finalists at least.
 
     Source: Egele et al. 2023, "Is One Epoch All You Need For Multi-Fidelity Hyperparameter
-        Optimization?", https://arxiv.org/abs/2307.15422.
+        Optimization?", https://arxiv.org/abs/2307.15422; the semifinal from
+        `tests/benchmarks/replay.py`.
     """
 
     def __init__(
-        self, *, grace_epochs: int, num_finalists: int, aims: Aims, by_loss: bool = False
+        self,
+        *,
+        grace_epochs: int,
+        num_finalists: int | None,
+        aims: Aims,
+        by_loss: bool = False,
+        middle_epoch: int | None = None,
+        least: int = 1,
     ) -> None:
-        self.num_finalists, self._by_loss = num_finalists, by_loss
-        self._grace_epochs, self._aims = grace_epochs, aims
+        self._num_finalists, self._least, self._by_loss = num_finalists, least, by_loss
+        self._grace_epochs, self._middle_epoch, self._aims = grace_epochs, middle_epoch, aims
 
-    def finalists(self, trials: Sequence[Trial]) -> frozenset[int] | None:
-        """The numbers of the trials that go on, once no trial is to come.
+    def num_going_on(self, num_trials: int) -> tuple[int, int]:
+        """How many of so many trials go on at all, and how many to their end."""
+        few = self._num_finalists
+        if few is None:
+            few = 3 if self._middle_epoch is None else max(1, round(num_trials / 16))
+        finalists = max(few, self._least)
+        return finalists if self._middle_epoch is None else max(3 * few, finalists), finalists
+
+    def standings(self, trials: Sequence[Trial]) -> Standings | None:
+        """Which trials go on, once no trial is to come.
 
         Args:
             trials: all of the search.
@@ -104,17 +137,34 @@ class OneEpoch:
         if any(not trial.is_over and not self._has_grace(trial) for trial in trials):
             return None
         if self._aims.are_several:
-            return frozenset(trial.number for trial in self._aims.front(self._first(trials)))
+            front = self._aims.front(self._first(trials))
+            return Standings(limits={t.number: t.epochs for t in front}, are_final=True)
         by_loss = self._by_loss and have_loss(trials, self._grace_epochs)
         metric = LOSS if by_loss else self._aims.first
-        scored = [(self._score(t, metric), -t.number) for t in trials if self._has_grace(t)]
-        best = sorted((pair for pair in scored if math.isfinite(pair[0])), reverse=True)
-        return frozenset(-number for _, number in best[: self.num_finalists])
+        ready = [trial for trial in trials if self._has_grace(trial)]
+        num_on, num_finalists = self.num_going_on(len(trials))
+        on = self._best(ready, metric, self._grace_epochs, num_on)
+        if (middle := self._middle_epoch) is not None:
+            if any(not t.is_over and len(t.history) < min(middle, t.epochs) for t in on):
+                limits = {t.number: min(middle, t.epochs) for t in on}
+                return Standings(limits=limits, are_final=False)
+            there = [t for t in on if len(t.history) >= min(middle, t.epochs)]
+            on = self._best(there, self._aims.first, middle, num_finalists)
+        return Standings(limits={t.number: t.epochs for t in on}, are_final=True)
 
-    def waits(self, trial: Trial, finalists: frozenset[int] | None) -> bool:
-        """Whether a trial that is not over has to wait, or to end, after its first epochs."""
-        is_complete = len(trial.history) >= trial.epochs
-        return self._has_grace(trial) and not is_complete and trial.number not in (finalists or ())
+    def waits(self, trial: Trial, standings: Standings | None) -> bool:
+        """Whether a trial that is not over has to wait, or to end, after its epochs so far."""
+        if len(trial.history) >= trial.epochs:
+            return False
+        limits = {} if standings is None else standings.limits
+        return len(trial.history) >= limits.get(trial.number, self._grace_epochs)
+
+    @staticmethod
+    def _best(trials: Sequence[Trial], metric: Metric, epochs: int, most: int) -> list[Trial]:
+        """The best by their first epochs; of equals the first ones."""
+        scored = [(_score(trial, metric, epochs), -trial.number, trial) for trial in trials]
+        finite = sorted((each for each in scored if math.isfinite(each[0])), reverse=True)
+        return [trial for _, _, trial in finite[:most]]
 
     def _first(self, trials: Sequence[Trial]) -> list[Trial]:
         """The trials as they were after their first epochs, whatever became of them."""
@@ -129,7 +179,8 @@ class OneEpoch:
     def _has_grace(self, trial: Trial) -> bool:
         return len(trial.history) >= self._grace_epochs
 
-    def _score(self, trial: Trial, metric: Metric) -> float:
-        values = (float(epoch[metric.name]) for epoch in trial.history[: self._grace_epochs])
-        best = metric.best(values)
-        return -math.inf if best is None else metric.score(best)
+
+def _score(trial: Trial, metric: Metric, epochs: int) -> float:
+    """The best score of a trial's first epochs."""
+    best = metric.best(float(epoch[metric.name]) for epoch in trial.history[:epochs])
+    return -math.inf if best is None else metric.score(best)

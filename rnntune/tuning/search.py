@@ -6,6 +6,7 @@ scheduler's rungs nor what came after its last period, is not used.
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,7 +21,7 @@ from rnntune.tuning.journal import Journal, Trial, TrialState, ranked_trials
 from rnntune.tuning.population import Population
 from rnntune.tuning.reports import EpochReport, TrialEnd, TrialSpec
 from rnntune.tuning.sampler import count_trials, propose
-from rnntune.tuning.scheduler import Asha, OneEpoch
+from rnntune.tuning.scheduler import Asha, OneEpoch, Standings
 from rnntune.tuning.space import Space
 from rnntune.tuning.trial_loop import trial_store
 from rnntune.tuning.warm_start import WarmStart
@@ -96,8 +97,9 @@ class Search:
             return self._population.most_starts
         if self._one_epoch is None:
             return self.total
-        most = self.total if self.aims.are_several else self._one_epoch.num_finalists
-        return self.total + most
+        if self.aims.are_several:
+            return 2 * self.total
+        return self.total + sum(self._one_epoch.num_going_on(self.total))
 
     def begin(self) -> None:
         """Bring the rungs to where the journal ends; end what they stopped before a kill."""
@@ -109,9 +111,9 @@ class Search:
             stop = self._is_behind(number, metrics["epoch"], metrics[self.metric.name])
             if stop and metrics is trial.history[-1] and not trial.is_over:
                 self.journal.end(number, TrialState.STOPPED, _behind(metrics["epoch"]), 0.0)
-        finalists = self._finalists()
+        standings = self._standings()
         for trial in self.journal.trials:
-            if trial.state is TrialState.RUNNING and self._waits(trial, finalists):
+            if trial.state is TrialState.RUNNING and self._waits(trial, standings):
                 self.journal.pause(trial.number, 0.0)
         self._end_what_lost()
 
@@ -141,11 +143,17 @@ class Search:
         tune = self.config.tune
         if tune.scheduler != "one_epoch":
             return None
+        longest = self.space.highest("train.epochs", self.config.train.epochs)
+        middle = math.ceil(longest / 2)
+        # Half of a time budget may not be enough for it; trials on folds begin anew each time.
+        has_semifinal = self.journal.rules > 1 and tune.time_budget_s is None and not tune.folds
         return OneEpoch(
             grace_epochs=tune.grace_epochs,
-            num_finalists=max(tune.finalists, num_candidates(tune)),
+            num_finalists=tune.finalists,
             aims=self.aims,
             by_loss=self.journal.rules > 0,
+            middle_epoch=middle if has_semifinal and middle > tune.grace_epochs else None,
+            least=num_candidates(tune),
         )
 
     def _all_proposed(self) -> bool:
@@ -154,30 +162,30 @@ class Search:
         is_half_over = self._one_epoch is not None and budget and self.elapsed_s >= budget / 2
         return len(self.journal.trials) >= self.total or bool(is_half_over)
 
-    def _finalists(self) -> frozenset[int] | None:
+    def _standings(self) -> Standings | None:
         """The trials that go on after their first epochs; None: that is not known yet."""
         if self._one_epoch is None or not self._all_proposed():
             return None
-        return self._one_epoch.finalists(self.journal.trials)
+        return self._one_epoch.standings(self.journal.trials)
 
-    def _waits(self, trial: Trial, finalists: frozenset[int] | None) -> bool:
+    def _waits(self, trial: Trial, standings: Standings | None) -> bool:
         if self._population is not None:
             return self._population.waits(trial)
-        return self._one_epoch is not None and self._one_epoch.waits(trial, finalists)
+        return self._one_epoch is not None and self._one_epoch.waits(trial, standings)
 
     def _end_what_lost(self) -> None:
         """End the paused trials that do not go on, as soon as that is known."""
-        if (finalists := self._finalists()) is None:
+        if (standings := self._standings()) is None:
             return
         for trial in self.journal.trials:
-            if trial.state is TrialState.PAUSED and trial.number not in finalists:
+            if trial.state is TrialState.PAUSED and trial.number not in standings.limits:
                 self.end(trial.number, TrialState.STOPPED, _behind(len(trial.history)))
 
     def _is_behind(self, number: int, epoch: int, value: float) -> bool:
         """Note an epoch's metric; whether the trial is to stop before its last epoch."""
         trial = self.journal.trials[number]
         if self._one_epoch is not None or self._population is not None:
-            return epoch < trial.epochs and self._waits(trial, self._finalists())
+            return epoch < trial.epochs and self._waits(trial, self._standings())
         if self._asha is None:
             return False
         stop = self._asha.on_result(number, epoch, self.metric.score(value))
@@ -191,8 +199,8 @@ class Search:
         self._exchange()
         trials = self.journal.trials
         waiting = [t for t in trials if not t.is_over and t.number not in self._started]
-        finalists = self._finalists()  # once: they follow from all trials
-        number = next((t.number for t in waiting if not self._waits(t, finalists)), len(trials))
+        standings = self._standings()  # once: they follow from all trials
+        number = next((t.number for t in waiting if not self._waits(t, standings)), len(trials))
         if number >= self.total or (number == len(trials) and self._all_proposed()):
             return None
         values = trials[number].values if number < len(trials) else self._propose(number)
@@ -246,7 +254,8 @@ class Search:
         """Whether no trial is left to start."""
         trials = self.journal.trials
         waiting = any(not t.is_over and t.number not in self._started for t in trials)
-        may_pause = self._one_epoch is not None and self._finalists() is None
+        standings = self._standings()
+        may_pause = self._one_epoch is not None and not (standings and standings.are_final)
         if may_pause or self._population is not None:
             waiting = any(not trial.is_over for trial in trials)
         return self.stopping or self.out_of_time or (self._all_proposed() and not waiting)
@@ -280,7 +289,7 @@ class Search:
             self.end(number, ended.state, ended.reason)
         elif number in self._complete:
             self.end(number, TrialState.FINISHED, "")
-        elif self._waits(self.journal.trials[number], self._finalists()):
+        elif self._waits(self.journal.trials[number], self._standings()):
             self._pause(number)
         else:
             epochs = len(self.journal.trials[number].history)

@@ -1,5 +1,6 @@
 """A search with one epoch for all trials, over its journal: who waits, goes on, and ends."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def open_search(tmp_path):
             "tune.space": {"train.learning_rate": {"loguniform": [0.001, 0.01]}},
             "tune.searcher": "random",
             "tune.scheduler": "one_epoch",
-            "tune.finalists": 2,
+            "tune.finalists": 1,
             "tune.num_trials": len(FIRST_EPOCHS),
             "train.epochs": 3,
         }
@@ -79,8 +80,8 @@ def ends(search: Search) -> list[tuple[int, TrialState, int]]:
 WHOLE = [
     (0, TrialState.STOPPED, 1),
     (1, TrialState.FINISHED, 3),
-    (2, TrialState.STOPPED, 1),
-    (3, TrialState.FINISHED, 3),
+    (2, TrialState.STOPPED, 2),
+    (3, TrialState.STOPPED, 2),
     (4, TrialState.STOPPED, 1),
     (5, TrialState.STOPPED, 1),
 ]
@@ -91,7 +92,10 @@ def test_all_train_one_epoch_and_the_best_go_on(open_search, concurrent):
     search = open_search(concurrent=concurrent)
     assert run(search)
     assert ends(search) == WHOLE
-    assert search.journal.trials[0].reason == "behind the best after epoch 1"
+    reasons = [search.journal.trials[number].reason for number in (0, 2)]
+    assert reasons == [f"behind the best after epoch {epoch}" for epoch in (1, 2)]
+    starts = sum(trial.attempts for trial in search.journal.trials)
+    assert starts <= search.most_starts == 6 + 3 + 1
 
 
 @pytest.mark.parametrize("killed_after", range(10))
@@ -120,26 +124,30 @@ def test_killed_between_any_two_lines_of_the_journal_it_goes_on_to_the_same_end(
 
 
 def test_a_new_search_goes_on_with_the_smallest_losses(open_search):
-    search = open_search()
+    search = open_search(**{"tune.time_budget_s": 10_000})
     assert run(search, loss=lambda value: value)
     finished = {t.number for t in search.journal.trials if t.state is TrialState.FINISHED}
-    assert finished == {0, 4}  # of the lowest scores, as the loss is the score here
+    assert finished == {4}  # of the lowest score, as the loss is the score here
 
 
+@pytest.mark.parametrize(("rules", "winner"), [(0, 1), (1, 4)])
 @pytest.mark.parametrize("killed_after", [1, 6, 8, 9])
-def test_a_search_of_the_rules_before_keeps_them(open_search, tmp_path, killed_after):
+def test_a_search_of_the_rules_before_keeps_them(
+    open_search, tmp_path, killed_after, rules, winner
+):
     search = open_search()
     assert not run(search, killed_after, lambda value: value)
-    assert search.journal.rules == 1
+    assert search.journal.rules == 2
     file = tmp_path / "one" / "trials.jsonl"
     lines = file.read_text().splitlines(keepends=True)
     first = [line for line in lines if '"epoch": 1' in line or '"start"' in line]
-    file.write_text("".join(line for line in first if '"begin"' not in line))
+    begin = [json.dumps({"event": "begin", "rules": rules}) + "\n"] if rules else []
+    file.write_text("".join([*begin, *(line for line in first if '"begin"' not in line)]))
     again = open_search()
-    assert again.journal.rules == 0
+    assert again.journal.rules == rules
     assert run(again, loss=lambda value: value)
-    finished = {t.number for t in again.journal.trials if t.state is TrialState.FINISHED}
-    assert finished == {1, 3}
+    epochs = {t.number: len(t.history) for t in again.journal.trials if len(t.history) > 1}
+    assert epochs == {winner: 3}
 
 
 def test_a_trial_waits_and_is_not_over(open_search):
@@ -151,13 +159,13 @@ def test_a_trial_waits_and_is_not_over(open_search):
 
 
 def test_the_last_finalist_to_report_goes_on_without_a_pause(open_search):
-    search = open_search(concurrent=1, **{"tune.num_trials": 2, "tune.finalists": 1})
+    search = open_search(concurrent=1, **{"tune.num_trials": 2, "tune.time_budget_s": 10_000})
     assert run(search)
     assert [trial.attempts for trial in search.journal.trials] == [1, 1]
 
 
 def test_a_trial_that_fails_is_not_waited_for(open_search):
-    search = open_search(concurrent=1, **{"tune.num_trials": 2, "tune.finalists": 1})
+    search = open_search(concurrent=1, **{"tune.num_trials": 2})
     assert not run(search, 1)
     search.end(1, TrialState.FAILED, "no memory")
     assert run(search)
@@ -171,7 +179,8 @@ def test_half_of_the_time_is_the_finalists(open_search, monkeypatch):
     search = open_search(**{"tune.time_budget_s": 100})
     assert run(search)
     # Four had begun; the others do not begin any more.
-    assert ends(search) == WHOLE[:4]
+    stopped = (2, TrialState.STOPPED, 1), (3, TrialState.STOPPED, 1)
+    assert ends(search) == [*WHOLE[:2], *stopped]  # without a semifinal
 
 
 def test_an_ensemble_has_as_many_finalists_as_it_chooses_from(open_search):

@@ -1,5 +1,6 @@
 from types import SimpleNamespace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
@@ -74,44 +75,51 @@ def one_epoch(**settings) -> OneEpoch:
     return OneEpoch(**{"grace_epochs": 1, "num_finalists": 2, "aims": aims, **settings})
 
 
+def finalists(scheduler: OneEpoch, trials) -> set[int] | None:
+    standings = scheduler.standings(trials)
+    assert standings is None or standings.are_final
+    assert standings is None or set(standings.limits.values()) <= {4}
+    return None if standings is None else set(standings.limits)
+
+
 def test_the_best_few_after_the_first_epoch_go_on_and_later_epochs_do_not_count():
     trials = [trial(0, 0.4, 0.9), trial(1, 0.6), trial(2, 0.5), trial(3, 0.7)]
-    assert one_epoch().finalists(trials) == {1, 3}
-    assert [one_epoch().waits(each, frozenset({1, 3})) for each in trials] == [
+    assert finalists(one_epoch(), trials) == {1, 3}
+    assert [one_epoch().waits(each, one_epoch().standings(trials)) for each in trials] == [
         True, False, True, False,
     ]  # fmt: skip
-    assert one_epoch(grace_epochs=2).finalists([trial(0, 0.4, 0.9), trial(1, 0.6, 0.5)]) == {0, 1}
+    assert finalists(one_epoch(grace_epochs=2), [trial(0, 0.4, 0.9), trial(1, 0.6, 0.5)]) == {0, 1}
 
 
 def test_nobody_goes_on_before_the_last_first_epoch():
     trials = [trial(0, 0.9), trial(1)]
-    assert one_epoch().finalists(trials) is None
+    assert finalists(one_epoch(), trials) is None
     assert one_epoch().waits(trials[0], None)
     assert not one_epoch().waits(trials[1], None)
     trials[1].state = TrialState.FAILED
-    assert one_epoch().finalists(trials) == {0}
+    assert finalists(one_epoch(), trials) == {0}
 
 
 def test_among_equals_the_first_goes_on_and_no_number_never():
     trials = [trial(0, float("nan")), trial(1, 0.5), trial(2, 0.5), trial(3, 0.5)]
-    assert one_epoch().finalists(trials) == {1, 2}
-    assert one_epoch().finalists(trials[:2]) == {1}
+    assert finalists(one_epoch(), trials) == {1, 2}
+    assert finalists(one_epoch(), trials[:2]) == {1}
 
 
 def test_the_smallest_losses_go_on():
     trials = [trial(number) for number in range(3)]
     for each, loss in zip(trials, (0.5, 0.2, 0.3), strict=True):
         each.history.append({"validation_loss": loss})
-    assert one_epoch(metric="validation_loss").finalists(trials) == {1, 2}
+    assert finalists(one_epoch(metric="validation_loss"), trials) == {1, 2}
 
 
 def test_by_the_loss_the_surest_go_on_whatever_their_accuracy():
     trials = [trial(number, score) for number, score in enumerate((0.5, 0.6, 0.7))]
-    assert one_epoch(by_loss=True).finalists(trials) == {1, 2}  # no losses are known
+    assert finalists(one_epoch(by_loss=True), trials) == {1, 2}  # no losses are known
     for each, loss in zip(trials, (0.2, 0.3, 0.4), strict=True):
         each.history[0]["validation_loss"] = loss
-    assert one_epoch().finalists(trials) == {1, 2}
-    assert one_epoch(by_loss=True).finalists(trials) == {0, 1}
+    assert finalists(one_epoch(), trials) == {1, 2}
+    assert finalists(one_epoch(by_loss=True), trials) == {0, 1}
 
 
 def test_with_several_aims_the_front_of_the_first_epochs_goes_on():
@@ -119,7 +127,51 @@ def test_with_several_aims_the_front_of_the_first_epochs_goes_on():
     for each, parameters in zip(trials, (9, 5, 4, 8), strict=True):
         each.num_parameters = parameters
     scheduler = one_epoch(more=[Metric("num_parameters")])
-    assert scheduler.finalists(trials) == {1, 2, 3}
+    assert finalists(scheduler, trials) == {1, 2, 3}
     trials[3].state = TrialState.FAILED  # later: who goes on was decided before
     trials[2].history.append({"validation_accuracy": 0.99})
-    assert scheduler.finalists(trials) == {1, 2, 3}
+    assert finalists(scheduler, trials) == {1, 2, 3}
+
+
+def test_three_times_as_many_go_on_to_the_middle_and_the_finalists_are_ahead_there():
+    scheduler = one_epoch(num_finalists=1, middle_epoch=2, by_loss=True)
+    trials = [trial(number, 0.1) for number in range(5)]
+    for each, loss in zip(trials, (0.5, 0.2, 0.3, 0.4, 0.6), strict=True):
+        each.history[0]["validation_loss"] = loss
+    standings = scheduler.standings(trials)
+    assert (standings.limits, standings.are_final) == ({1: 2, 2: 2, 3: 2}, False)
+    assert [scheduler.waits(each, standings) for each in trials] == [True, *[False] * 3, True]
+    for number, score in ((2, 0.7), (3, 0.9)):
+        trials[number].history.append({"validation_accuracy": score, "validation_loss": 0.1})
+    assert scheduler.standings(trials) == standings
+    assert scheduler.waits(trials[3], standings)
+    trials[1].history.append({"validation_accuracy": 0.8, "validation_loss": 0.1})
+    assert finalists(scheduler, trials) == {3}  # by the metric, not by the loss
+    trials[3].history.append({"validation_accuracy": 0.1, "validation_loss": 9.0})
+    assert finalists(scheduler, trials) == {3}  # what comes later does not count
+
+
+def test_a_semifinal_does_not_wait_for_who_is_over_nor_for_shorter_trials():
+    scheduler = one_epoch(num_finalists=1, middle_epoch=3)
+    trials = [trial(0, 0.5, 0.6, 0.7), trial(1, 0.4, state=TrialState.FAILED), trial(2, 0.3, 0.9)]
+    trials[2].epochs = 2
+    assert set(scheduler.standings(trials).limits) == {2}
+    trials[2].history.pop()
+    assert scheduler.standings(trials).limits == {0: 3, 1: 3, 2: 2}
+
+
+@pytest.mark.parametrize(
+    ("given", "middle_epoch", "least", "num_trials", "expected"),
+    [
+        (None, 3, 1, 32, (6, 2)),
+        (None, 3, 1, 7, (3, 1)),
+        (None, None, 1, 32, (3, 3)),
+        (5, 3, 1, 32, (15, 5)),
+        (5, None, 1, 32, (5, 5)),
+        (None, 3, 10, 32, (10, 10)),
+        (None, 3, 4, 32, (6, 4)),
+    ],
+)
+def test_as_many_go_on(given, middle_epoch, least, num_trials, expected):
+    scheduler = one_epoch(num_finalists=given, middle_epoch=middle_epoch, least=least)
+    assert scheduler.num_going_on(num_trials) == expected
