@@ -353,7 +353,7 @@ class TuneConfig:
     grace_epochs: Count = 1
     """Epochs every trial may run; those between exchanges ('pbt')."""
     finalists: Count | None = None
-    """Trials that are trained to their end ('one_epoch'); null: one of 16, in limited time 3."""
+    """Trials trained to their end ('one_epoch'); null: one of 16; of few in limited time 3."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3
     """One in so many trials goes on at each rung ('asha')."""
     metric: str | tuple[str, ...] = "auto"

@@ -97,6 +97,7 @@ class OneEpoch:
         by_loss: whether one aim gives way to the loss, which says more after so few epochs.
         middle_epoch: three times as many trials go on to it, and the finalists are those of them
             that are ahead there; None: no such semifinal.
+        semifinal_from: of fewer trials there is no semifinal.
         least: finalists at least.
 
     Source: Egele et al. 2023, "Is One Epoch All You Need For Multi-Fidelity Hyperparameter
@@ -112,18 +113,25 @@ class OneEpoch:
         aims: Aims,
         by_loss: bool = False,
         middle_epoch: int | None = None,
+        semifinal_from: int = 1,
         least: int = 1,
     ) -> None:
         self._num_finalists, self._least, self._by_loss = num_finalists, least, by_loss
         self._grace_epochs, self._middle_epoch, self._aims = grace_epochs, middle_epoch, aims
+        self._semifinal_from = semifinal_from
+
+    def _middle(self, num_trials: int) -> int | None:
+        """The epoch of the semifinal of so many trials."""
+        return self._middle_epoch if num_trials >= self._semifinal_from else None
 
     def num_going_on(self, num_trials: int) -> tuple[int, int]:
         """How many of so many trials go on at all, and how many to their end."""
         few = self._num_finalists
         if few is None:
-            few = 3 if self._middle_epoch is None else max(1, round(num_trials / 16))
+            few = 3 if self._middle(num_trials) is None else max(1, round(num_trials / 16))
         finalists = max(few, self._least)
-        return finalists if self._middle_epoch is None else max(3 * few, finalists), finalists
+        has_none = self._middle(num_trials) is None
+        return finalists if has_none else max(3 * few, finalists), finalists
 
     def standings(self, trials: Sequence[Trial]) -> Standings | None:
         """Which trials go on, once no trial is to come.
@@ -144,7 +152,7 @@ class OneEpoch:
         ready = [trial for trial in trials if self._has_grace(trial)]
         num_on, num_finalists = self.num_going_on(len(trials))
         on = self._best(ready, metric, self._grace_epochs, num_on)
-        if (middle := self._middle_epoch) is not None:
+        if (middle := self._middle(len(trials))) is not None:
             if any(not t.is_over and len(t.history) < min(middle, t.epochs) for t in on):
                 limits = {t.number: min(middle, t.epochs) for t in on}
                 return Standings(limits=limits, are_final=False)

@@ -31,6 +31,7 @@ _KEPT = {"epoch", "epochs", "step", "train_loss", "train_accuracy", "train_rows_
 _KEPT |= {"validation_accuracy", "validation_macro_f1", "validation_loss", "validation_rows"}
 _KEPT |= {"validation_micro_f1", "validation_s", "padding_fraction", "standard_error"}
 _KEPT |= {"averaged"}
+_MANY = 32  # trials in half of a time budget, after which the other half is enough for rounds
 
 
 class Search:
@@ -145,14 +146,14 @@ class Search:
             return None
         longest = self.space.highest("train.epochs", self.config.train.epochs)
         middle = math.ceil(longest / 2)
-        # Half of a time budget may not be enough for it; trials on folds begin anew each time.
-        has_semifinal = self.journal.rules > 1 and tune.time_budget_s is None and not tune.folds
+        has_semifinal = self.journal.rules > 1 and not tune.folds  # on folds they begin anew
         return OneEpoch(
             grace_epochs=tune.grace_epochs,
             num_finalists=tune.finalists,
             aims=self.aims,
             by_loss=self.journal.rules > 0,
             middle_epoch=middle if has_semifinal and middle > tune.grace_epochs else None,
+            semifinal_from=1 if tune.time_budget_s is None else _MANY,
             least=num_candidates(tune),
         )
 

@@ -35,10 +35,10 @@ from rnntune.tuning.space_parser import parse_space
 
 TABLE = Path(__file__).with_name("replay_table.json.gz")
 BUDGETS = (8, 16, 32, 64)
-METHODS = ("random", "random+asha", "random+oneepoch", "random+halving", "random+promote")
-METHODS += ("tpe-lists+asha", "tpe", "tpe+asha", "tpe+oneepoch", "default+tpe+oneepoch")
-METHODS += ("default+random+lossepoch", "default+tpe-loss+lossepoch")
-METHODS += ("tpe-budget+hyperband", "gp", "gp+asha", "gp+oneepoch", "gp-loss+lossepoch")
+METHODS = ("random", "random+asha", "random+oneepoch", "tpe", "tpe-lists+asha", "tpe+asha")
+METHODS += ("tpe-budget+hyperband", "surface+promote", "default+surface+thaw", "cqr+promote")
+METHODS += ("default+random+semifinal", "default+tpe-loss+lossepoch", "default+tpe-loss+semifinal")
+METHODS += ("default+tpe-loss+semifinal2", "gp+asha", "gp-loss+lossepoch", "gp-loss+semifinal")
 AGAINST = ("random", "tpe-lists+asha", "random+oneepoch")
 _METRIC = "validation_accuracy"
 

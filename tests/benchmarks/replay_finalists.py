@@ -3,7 +3,8 @@
     python tests/benchmarks/replay_finalists.py [--seeds 400]
 
 Each seed draws configurations of the table. All of them are trained to their end (`none`), or
-rnntune's ASHA stops them with two at once (`asha`), or the best k after one epoch go on (`k`). The
+rnntune's ASHA stops them with two at once (`asha`), the best k after one epoch go on (`k`), or the
+semifinal of `tune` decides (`semifinal`). The
 regret is the best validation accuracy of the whole table less the best one that was seen, in
 points; p is that of a paired test (Wilcoxon) of 3 finalists against ASHA over the first 50 seeds.
 Prints a JSON line for each set and number of configurations.
@@ -45,9 +46,26 @@ def stopped_by_asha(scores: np.ndarray) -> tuple[float, int]:
     return best, spent
 
 
+def after_semifinal(scores: np.ndarray, losses: np.ndarray) -> tuple[float, int]:
+    """The best score that is seen by the rules of `tune`, and the epochs that were trained.
+
+    Args:
+        scores: float (configurations, epochs).
+        losses: float (configurations, epochs).
+    """
+    num, num_epochs = scores.shape
+    middle = (num_epochs + 1) // 2
+    few = max(1, round(num / 16))
+    on = np.argsort(losses[:, 0], kind="stable")[: 3 * few]
+    best = on[np.argsort(-scores[on, :middle].max(axis=1), kind="stable")[:few]]
+    seen = max(scores[:, 0].max(), scores[on, :middle].max(), scores[best].max())
+    return float(seen), num + len(on) * (middle - 1) + len(best) * (num_epochs - middle)
+
+
 def lost(curves: Curves, num: int, seeds: int) -> dict[str, object]:
     """Mean regrets of a number of configurations, and the epochs that each way trains."""
-    found: dict[str, list[float]] = {name: [] for name in ("none", "asha", *map(str, FINALISTS))}
+    found: dict[str, list[float]] = {name: [] for name in ("none", "asha", "semifinal")}
+    found |= {str(k): [] for k in FINALISTS}
     spent = []
     num_epochs = curves.num_epochs
     for seed in range(seeds):
@@ -57,6 +75,8 @@ def lost(curves: Curves, num: int, seeds: int) -> dict[str, object]:
         best, epochs = stopped_by_asha(scores)
         found["asha"].append(best)
         spent.append(epochs)
+        best, with_semifinal = after_semifinal(scores, curves.losses[rows])
+        found["semifinal"].append(best)
         for k in FINALISTS:
             top = np.argsort(-scores[:, 0], kind="stable")[:k]
             found[str(k)].append(float(max(scores[:, 0].max(), scores[top].max())))
@@ -71,6 +91,7 @@ def lost(curves: Curves, num: int, seeds: int) -> dict[str, object]:
         "epochs": {
             "none": num * num_epochs,
             "asha": round(float(np.mean(spent)), 1),
+            "semifinal": with_semifinal,
             **{str(k): num + k * (num_epochs - 1) for k in FINALISTS},
         },
         "p_3_against_asha": round(float(wilcoxon(pairs).pvalue), 4) if pairs.any() else 1.0,

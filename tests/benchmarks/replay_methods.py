@@ -1,15 +1,18 @@
 """The methods that `replay.py` compares: who proposes, and who goes on.
 
 A name has the searcher, then the scheduler: `tpe+asha`. Searchers: `random`; `tpe`; `tpe-lists`,
-with lists of numbers as categories; `gp`, Optuna's; `tpe-loss` and `gp-loss`, which learn from
-the loss of first epochs; `tpe-budget`, which learns from the most epochs that enough trials have,
-as BOHB's model does. Schedulers: none; `asha`; `hyperband`, whose brackets stop after a third of
-the epochs or never (`tpe-budget+hyperband` is BOHB, https://arxiv.org/abs/1807.01774);
-`oneepoch`, one epoch for all, then the best few to their end (https://arxiv.org/abs/2307.15422);
-`lossepoch`, the same with the best by their loss; `halving`, synchronous successive halving that
-goes on where a trial was left; `promote`, the same without waiting (ASHA as its paper has it). A
-`default` in front starts with the settings that `auto` chooses. The default of `tune` is
-`default+tpe-loss+lossepoch`.
+with lists of numbers as categories; `gp`, Optuna's; `tpe-loss` and `gp-loss`, which learn from the
+loss of first epochs; `tpe-budget`, which learns from the most epochs that enough trials have, as
+BOHB's model does; `surface`, `surface-loss` and `cqr` of `replay_surfaces.py`. Schedulers: none;
+`asha`; `hyperband`, whose brackets stop after a third of the epochs or never
+(`tpe-budget+hyperband` is BOHB, https://arxiv.org/abs/1807.01774); `oneepoch`, one epoch for all,
+then the best few to their end (https://arxiv.org/abs/2307.15422); `lossepoch`, the same with the
+best by their loss; `semifinal`, the same with three of sixteen that go on to half of the epochs and
+the best third of these to the end (`semifinal2`: to the second epoch first), in wall time from 32
+on; `thaw`, which chooses anew at each epoch; `halving`, synchronous successive halving that goes on
+where a trial was left; `promote`, the same without waiting (ASHA as its paper has it). A `default`
+in front starts with the settings that `auto` chooses. The default of `tune` is
+`default+tpe-loss+semifinal`.
 """
 
 import contextlib
@@ -23,6 +26,7 @@ import numpy as np
 import optuna
 from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
 from replay import Curves, Replay
+from replay_surfaces import Quantiles, Surface, Thawing
 
 from rnntune.config.schema import TuneConfig
 from rnntune.tuning import sampler
@@ -223,6 +227,8 @@ class Halving(NoScheduler):
         rungs: epochs.
         keeps: part of the trials that goes on past each rung, or the number if it is 1 or more.
         share: part of the budget after which no trial starts.
+        ranks: what the trials are compared by at each rung.
+        enough: of fewer trials three go on from the first rung to the end.
     """
 
     def __init__(
@@ -230,9 +236,11 @@ class Halving(NoScheduler):
         rungs: tuple[int, ...],
         keeps: tuple[float, ...],
         share: float,
-        rank: Callable[[Trial], float] = lambda trial: _best(trial),
+        *ranks: Callable[[Trial], float],
+        enough: int = 0,
     ) -> None:
-        self._rungs, self._keeps, self._share, self._rank = rungs, keeps, share, rank
+        self._rungs, self._keeps, self._share = rungs, keeps, share
+        self._ranks, self._enough = ranks or (_best,) * len(rungs), enough
         self._limits: dict[int, int] = {}
         self._rung = -1
         self._closed = False
@@ -265,8 +273,11 @@ class Halving(NoScheduler):
         at_rung = [t for t in replay.trials if len(t.history) >= self._rungs[self._rung]]
         keep = self._keeps[self._rung]
         num = int(keep) if keep >= 1 else max(1, round(keep * len(at_rung)))
-        at_rung.sort(key=lambda t: (-self._rank(t), t.number))
+        rank = self._ranks[self._rung]
+        at_rung.sort(key=lambda t: (-rank(t), t.number))
         limit = [*self._rungs[1:], replay.curves.num_epochs][self._rung]
+        if len(replay.trials) < self._enough:
+            num, limit = 3, replay.curves.num_epochs
         for trial in at_rung[:num]:
             self._limits[trial.number] = limit
 
@@ -333,10 +344,12 @@ class Combined:
         return self.scheduler.goes_on(replay, trial, epoch, score)
 
 
-def make(name: str, num_trials: int, num_epochs: int, *, by_time: bool = False) -> Combined:
+def make(
+    name: str, num_trials: int, num_epochs: int, *, by_time: bool = False
+) -> Combined | Thawing:
     """The method of a name, for the budget of so many whole trials.
 
-    Of a budget in wall time the finalists of one epoch have half and are three, as in `tune`.
+    Of a budget in wall time the finalists have half; those of one epoch are three, as in `tune`.
     """
     parts = name.split("+")
     default_first = parts[0] == "default"
@@ -355,6 +368,14 @@ def make(name: str, num_trials: int, num_epochs: int, *, by_time: bool = False) 
         rank = _least_loss if scheduler_name.startswith("loss") else _best
         scheduler = Halving((1,), (keep,), share, rank)
         num_trials = round(budget * share)  # configurations, as `tune` counts them
+    elif scheduler_name.startswith("semifinal"):  # as `tune` does
+        middle = int(scheduler_name[9:] or (num_epochs + 1) // 2)
+        keeps = 3 / 16, 1 / 3
+        rest = keeps[0] * (middle - 1) + keeps[0] * keeps[1] * (num_epochs - middle)
+        share = 0.5 if by_time else 1 / (1 + rest)
+        enough = 32 if by_time else 0
+        scheduler = Halving((1, middle), keeps, share, _least_loss, _best, enough=enough)
+        num_trials = round(budget * share)
     elif scheduler_name == "halving":  # 1 epoch for n, 3 for a third, all for a ninth: 2 n epochs
         scheduler = Halving((1, 3), (1 / 3, 1 / 3), 1 / 2)
     elif scheduler_name == "halving2":  # 1, 2, 4 epochs: 1 + 1/2 + 2/4 + 2/8
@@ -364,7 +385,14 @@ def make(name: str, num_trials: int, num_epochs: int, *, by_time: bool = False) 
     elif scheduler_name == "promote2":
         scheduler = Promoting((1, 2, 4), 2)
     searcher: Any = RandomRows()
-    if searcher_name != "random":
+    if searcher_name.startswith("surface"):
+        surface = Surface(by_loss=searcher_name.endswith("-loss"))
+        if scheduler_name == "thaw":
+            return Thawing(surface, default_first=default_first)
+        searcher = surface
+    elif searcher_name == "cqr":
+        searcher = Quantiles()
+    elif searcher_name != "random":
         base, _, form = searcher_name.partition("-")
         searcher = Guided(base, num_trials, form)
     return Combined(searcher, scheduler, default_first=default_first)

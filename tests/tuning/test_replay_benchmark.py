@@ -11,7 +11,7 @@ import pytest
 def replay(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     yield __import__("replay")
-    for name in ("replay", "replay_methods"):
+    for name in ("replay", "replay_methods", "replay_surfaces"):
         sys.modules.pop(name, None)
 
 
@@ -31,10 +31,25 @@ def test_regrets_follow_from_the_table_and_the_seed(replay):
 def test_a_replay_spends_its_budget_and_no_more(replay):
     methods = __import__("replay_methods")
     curves = replay.read_table()["ag_news"]
-    for name in ("random", "tpe+asha", "tpe-budget+hyperband", "random+oneepoch"):
+    names = ["random", "tpe+asha", "tpe-budget+hyperband", "random+oneepoch", "surface+promote"]
+    for name in [*names, "default+surface+thaw", "cqr+promote"]:
         search = replay.Replay(curves, methods.make(name, 4, curves.num_epochs), 0, 24.0)
         regret = search.run()
         assert search.num_epochs == 24
         assert regret == pytest.approx(curves.best - max(score for _, score in search.history))
         assert len(set(search.rows)) == len(search.rows)
     assert np.all(np.diff([spent for spent, _ in search.history]) > 0)
+
+
+def test_the_semifinal_is_that_of_tune(replay):
+    methods = __import__("replay_methods")
+    curves = replay.read_table()["banking77"]
+    budget = 50.0  # 32 first epochs, 12 to the third, 6 to the sixth
+    search = replay.Replay(curves, methods.make("default+random+semifinal", 8, 6), 0, budget)
+    search.run()
+    epochs = [len(trial.history) for trial in search.trials]
+    assert [epochs.count(number) for number in (6, 3)] == [2, 4]
+    assert len(epochs) == 32
+    scores = [trial.history[0]["validation_loss"] for trial in search.trials]
+    least = sorted(range(len(scores)), key=scores.__getitem__)[:6]
+    assert sorted(n for n, count in enumerate(epochs) if count > 1) == sorted(least)

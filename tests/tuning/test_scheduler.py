@@ -175,3 +175,11 @@ def test_a_semifinal_does_not_wait_for_who_is_over_nor_for_shorter_trials():
 def test_as_many_go_on(given, middle_epoch, least, num_trials, expected):
     scheduler = one_epoch(num_finalists=given, middle_epoch=middle_epoch, least=least)
     assert scheduler.num_going_on(num_trials) == expected
+
+
+@pytest.mark.parametrize(("num_trials", "limits"), [(31, {4}), (32, {2})])
+def test_of_few_trials_there_may_be_no_semifinal(num_trials, limits):
+    scheduler = one_epoch(num_finalists=None, middle_epoch=2, semifinal_from=32)
+    standings = scheduler.standings([trial(number, 0.5) for number in range(num_trials)])
+    assert set(standings.limits.values()) == limits
+    assert len(standings.limits) == (3 if num_trials < 32 else 6)
