@@ -152,7 +152,8 @@ class OneEpoch:
         ready = [trial for trial in trials if self._has_grace(trial)]
         num_on, num_finalists = self.num_going_on(len(trials))
         on = self._best(ready, metric, self._grace_epochs, num_on)
-        if (middle := self._middle(len(trials))) is not None:
+        middle = self._middle(len(trials))
+        if middle is not None and len(on) > num_finalists:
             if any(not t.is_over and len(t.history) < min(middle, t.epochs) for t in on):
                 limits = {t.number: min(middle, t.epochs) for t in on}
                 return Standings(limits=limits, are_final=False)

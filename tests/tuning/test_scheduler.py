@@ -177,6 +177,13 @@ def test_as_many_go_on(given, middle_epoch, least, num_trials, expected):
     assert scheduler.num_going_on(num_trials) == expected
 
 
+def test_there_is_no_semifinal_that_nobody_loses():
+    trials = [trial(number, 0.5) for number in range(4)]
+    for num, least in ((4, 1), (1, 4)):
+        scheduler = one_epoch(num_finalists=num, least=least, middle_epoch=2)
+        assert finalists(scheduler, trials) == {0, 1, 2, 3}
+
+
 @pytest.mark.parametrize(("num_trials", "limits"), [(31, {4}), (32, {2})])
 def test_of_few_trials_there_may_be_no_semifinal(num_trials, limits):
     scheduler = one_epoch(num_finalists=None, middle_epoch=2, semifinal_from=32)
