@@ -234,7 +234,7 @@ class ModelConfig:
     """Recurrent layers."""
     bidirectional: bool = True
     """Read the text in both directions."""
-    window: Count | None = None
+    window: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Words that each output has read, such as 15 (slow); null: all of the text before it."""
     pooling: Literal["last", "mean", "max"] = "max"
     """How the outputs become one vector: final state, mean or maximum over time."""

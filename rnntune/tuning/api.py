@@ -121,6 +121,8 @@ def tune(
             if warm is not None:
                 write_warm_start(warm, folder)
             session = SearchSession(config, folder, space, prepared, terminal, warm)
+            if more is not None:
+                session.journal.extend()
             ready = time.perf_counter()
             started_at = time.time()
             session.search()

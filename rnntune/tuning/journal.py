@@ -175,6 +175,8 @@ class Journal:
         self.trials: list[Trial] = []
         self.order: list[tuple[int, dict[str, Any]]] = []
         self.elapsed_s = 0.0
+        self.extended_s = 0.0
+        """Seconds that the search had taken when it was given more last; 0: never."""
         self.exchanged_epoch = 0
         """The epoch after which a population exchanged members last; 0: none."""
         self.rules = 0
@@ -209,6 +211,11 @@ class Journal:
         """
         if not self._lines:
             self._note(event="begin", rules=_RULES)
+
+    def extend(self) -> None:
+        """Note that the search is given more trials or more time from here on."""
+        if self._lines:
+            self._note(event="extend", seconds=round(self.elapsed_s, 2))
 
     def start(self, number: int, values: Mapping[str, Any], epochs: int) -> Trial:
         """Note that a trial starts, or starts again."""
@@ -285,6 +292,9 @@ class Journal:
         kind = event["event"]
         if kind == "elapsed":
             self.elapsed_s = event["seconds"]
+            return
+        if kind == "extend":
+            self.extended_s = event["seconds"]
             return
         if kind == "exchange":
             self._exchange(event["epoch"], [Copy(**copy) for copy in event["copies"]])

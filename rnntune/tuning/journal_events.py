@@ -108,7 +108,7 @@ class _Exchange(_Strict):
 
 
 class _Elapsed(_Strict):
-    event: Literal["elapsed"]
+    event: Literal["elapsed", "extend"]
     seconds: _Seconds
 
 

@@ -16,6 +16,8 @@ from rnntune.tuning.first_epochs import LOSS, have_loss
 from rnntune.tuning.journal import Trial, TrialState
 
 __all__ = ["Asha", "OneEpoch", "Standings"]
+_MANY = 32  # trials, of which a semifinal is worth its rounds where time is limited
+_FITS = 0.8  # of the first epochs of all: what may come after them in as much time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +89,7 @@ class OneEpoch:
     """One epoch for all trials, then a few go on to the middle, and the best of them to their end.
 
     Nothing is kept: who goes on follows from the trials' epochs alone, whatever the order in
-    which they came.
+    which they came. Who has ended without coming to its end takes no place.
 
     Args:
         grace_epochs: epochs of all trials.
@@ -95,9 +97,11 @@ class OneEpoch:
             three. With several aims it is the front of the first epochs.
         aims: they are compared by.
         by_loss: whether one aim gives way to the loss, which says more after so few epochs.
-        middle_epoch: three times as many trials go on to it, and the finalists are those of them
-            that are ahead there; None: no such semifinal.
-        semifinal_from: of fewer trials there is no semifinal.
+        longest: epochs of the longest trial, if three times as many trials go on to half of their
+            epochs, and the finalists are those of them that are ahead there; None: no such
+            semifinal.
+        is_timed: whether time is limited, and half of it is over after the first epochs: of few
+            trials there is no semifinal, and no more go on than may come to their end.
         least: finalists at least.
 
     Source: Egele et al. 2023, "Is One Epoch All You Need For Multi-Fidelity Hyperparameter
@@ -112,26 +116,31 @@ class OneEpoch:
         num_finalists: int | None,
         aims: Aims,
         by_loss: bool = False,
-        middle_epoch: int | None = None,
-        semifinal_from: int = 1,
+        longest: int | None = None,
+        is_timed: bool = False,
         least: int = 1,
     ) -> None:
         self._num_finalists, self._least, self._by_loss = num_finalists, least, by_loss
-        self._grace_epochs, self._middle_epoch, self._aims = grace_epochs, middle_epoch, aims
-        self._semifinal_from = semifinal_from
-
-    def _middle(self, num_trials: int) -> int | None:
-        """The epoch of the semifinal of so many trials."""
-        return self._middle_epoch if num_trials >= self._semifinal_from else None
+        self._grace_epochs, self._longest, self._aims = grace_epochs, longest, aims
+        self._is_timed = is_timed
 
     def num_going_on(self, num_trials: int) -> tuple[int, int]:
         """How many of so many trials go on at all, and how many to their end."""
-        few = self._num_finalists
-        if few is None:
-            few = 3 if self._middle(num_trials) is None else max(1, round(num_trials / 16))
-        finalists = max(few, self._least)
-        has_none = self._middle(num_trials) is None
-        return finalists if has_none else max(3 * few, finalists), finalists
+        few = self._num_semifinal_winners(num_trials)
+        finalists = max(few or self._num_finalists or 3, self._least)
+        return max(3 * (few or 0), finalists), finalists
+
+    def _num_semifinal_winners(self, num_trials: int) -> int | None:
+        """Finalists by a semifinal; None: there is none."""
+        if self._longest is None or _middle(self._longest) <= self._grace_epochs:
+            return None
+        few = self._num_finalists or max(1, round(num_trials / 16))
+        if not self._is_timed:
+            return few
+        middle = _middle(self._longest)
+        rest = 3 * (middle - self._grace_epochs) + self._longest - middle  # epochs of each
+        few = min(few, int(_FITS * num_trials * self._grace_epochs / rest))
+        return few if few and num_trials >= _MANY else None
 
     def standings(self, trials: Sequence[Trial]) -> Standings | None:
         """Which trials go on, once no trial is to come.
@@ -149,17 +158,21 @@ class OneEpoch:
             return Standings(limits={t.number: t.epochs for t in front}, are_final=True)
         by_loss = self._by_loss and have_loss(trials, self._grace_epochs)
         metric = LOSS if by_loss else self._aims.first
-        ready = [trial for trial in trials if self._has_grace(trial)]
+        ready = [t for t in trials if self._has_grace(t) and self._may_go_on(t)]
         num_on, num_finalists = self.num_going_on(len(trials))
-        on = self._best(ready, metric, self._grace_epochs, num_on)
-        middle = self._middle(len(trials))
-        if middle is not None and len(on) > num_finalists:
-            if any(not t.is_over and len(t.history) < min(middle, t.epochs) for t in on):
-                limits = {t.number: min(middle, t.epochs) for t in on}
+        on = self._best(ready, metric, num_on)
+        if self._num_semifinal_winners(len(trials)) is not None and len(on) > num_finalists:
+            if any(not t.is_over and len(t.history) < _middle(t.epochs) for t in on):
+                limits = {t.number: _middle(t.epochs) for t in on}
                 return Standings(limits=limits, are_final=False)
-            there = [t for t in on if len(t.history) >= min(middle, t.epochs)]
-            on = self._best(there, self._aims.first, middle, num_finalists)
+            there = [t for t in on if len(t.history) >= _middle(t.epochs)]
+            on = self._best(there, self._aims.first, num_finalists, at_middle=True)
         return Standings(limits={t.number: t.epochs for t in on}, are_final=True)
+
+    def _may_go_on(self, trial: Trial) -> bool:
+        """Whether a trial has a use for a place, or had one."""
+        is_out = trial.is_over and trial.state is not TrialState.FINISHED
+        return not is_out and trial.epochs > self._grace_epochs
 
     def waits(self, trial: Trial, standings: Standings | None) -> bool:
         """Whether a trial that is not over has to wait, or to end, after its epochs so far."""
@@ -168,10 +181,14 @@ class OneEpoch:
         limits = {} if standings is None else standings.limits
         return len(trial.history) >= limits.get(trial.number, self._grace_epochs)
 
-    @staticmethod
-    def _best(trials: Sequence[Trial], metric: Metric, epochs: int, most: int) -> list[Trial]:
-        """The best by their first epochs; of equals the first ones."""
-        scored = [(_score(trial, metric, epochs), -trial.number, trial) for trial in trials]
+    def _best(
+        self, trials: Sequence[Trial], metric: Metric, most: int, *, at_middle: bool = False
+    ) -> list[Trial]:
+        """The best after their first epochs, or in the middle of theirs; of equals the first."""
+        scored = []
+        for trial in trials:
+            epochs = _middle(trial.epochs) if at_middle else self._grace_epochs
+            scored.append((_score(trial, metric, epochs), -trial.number, trial))
         finite = sorted((each for each in scored if math.isfinite(each[0])), reverse=True)
         return [trial for _, _, trial in finite[:most]]
 
@@ -187,6 +204,11 @@ class OneEpoch:
 
     def _has_grace(self, trial: Trial) -> bool:
         return len(trial.history) >= self._grace_epochs
+
+
+def _middle(epochs: int) -> int:
+    """The epoch of the semifinal of a trial of so many."""
+    return math.ceil(epochs / 2)
 
 
 def _score(trial: Trial, metric: Metric, epochs: int) -> float:

@@ -6,7 +6,6 @@ scheduler's rungs nor what came after its last period, is not used.
 """
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -31,7 +30,6 @@ _KEPT = {"epoch", "epochs", "step", "train_loss", "train_accuracy", "train_rows_
 _KEPT |= {"validation_accuracy", "validation_macro_f1", "validation_loss", "validation_rows"}
 _KEPT |= {"validation_micro_f1", "validation_s", "padding_fraction", "standard_error"}
 _KEPT |= {"averaged"}
-_MANY = 32  # trials in half of a time budget, after which the other half is enough for rounds
 
 
 class Search:
@@ -144,24 +142,25 @@ class Search:
         tune = self.config.tune
         if tune.scheduler != "one_epoch":
             return None
-        longest = self.space.highest("train.epochs", self.config.train.epochs)
-        middle = math.ceil(longest / 2)
         has_semifinal = self.journal.rules > 1 and not tune.folds  # on folds they begin anew
+        longest = self.space.highest("train.epochs", self.config.train.epochs)
         return OneEpoch(
             grace_epochs=tune.grace_epochs,
             num_finalists=tune.finalists,
             aims=self.aims,
             by_loss=self.journal.rules > 0,
-            middle_epoch=middle if has_semifinal and middle > tune.grace_epochs else None,
-            semifinal_from=1 if tune.time_budget_s is None else _MANY,
+            longest=longest if has_semifinal else None,
+            is_timed=tune.time_budget_s is not None,
             least=num_candidates(tune),
         )
 
     def _all_proposed(self) -> bool:
-        """Whether no new trial is to come; half of a time budget is the finalists'."""
-        budget = self.config.tune.time_budget_s
-        is_half_over = self._one_epoch is not None and budget and self.elapsed_s >= budget / 2
-        return len(self.journal.trials) >= self.total or bool(is_half_over)
+        """Whether no new trial is to come; half of the time that is given is the finalists'."""
+        if len(self.journal.trials) >= self.total:
+            return True
+        if self._one_epoch is None or (budget := self.config.tune.time_budget_s) is None:
+            return False
+        return self.elapsed_s >= (self.journal.extended_s + budget) / 2
 
     def _standings(self) -> Standings | None:
         """The trials that go on after their first epochs; None: that is not known yet."""

@@ -192,6 +192,7 @@ def test_weights_of_an_older_model_go(tmp_path):
         ({"hidden_size": 1_000_000}, "do not match"),
         ({"num_layers": 1_000_000_000}, "cannot be built"),
         ({"recurrent_length": "auto"}, "not a model's description"),
+        ({"window": 10**12}, "not a model's description"),
         ({"weight": 0}, "not a model's description"),
         ({"weight": 10**30}, "not a model's description"),
         ({"vector_dim": 10**9}, "do not match"),

@@ -183,6 +183,26 @@ def test_half_of_the_time_is_the_finalists(open_search, monkeypatch):
     assert ends(search) == [*WHOLE[:2], *stopped]  # without a semifinal
 
 
+def test_half_of_further_time_is_for_new_trials(open_search, monkeypatch):
+    given = {"tune.time_budget_s": 100}
+    assert not run(open_search(**given), 2)
+    monkeypatch.setattr(Search, "elapsed_s", 51.0)
+    search = open_search(**given)
+    assert run(search)
+    assert len(search.journal.trials) == 4
+    monkeypatch.setattr(Search, "elapsed_s", 70.0)
+    plain = open_search(**given)
+    assert run(plain)
+    assert len(plain.journal.trials) == 4  # the second half of its time is not for new ones
+    plain.journal.extend()
+    search = open_search(**{"tune.time_budget_s": 100.0})
+    assert search.journal.extended_s == 70.0
+    assert not run(search, 1)
+    again = open_search(**given)  # killed in between
+    assert run(again)
+    assert len(again.journal.trials) == len(FIRST_EPOCHS)
+
+
 def test_an_ensemble_has_as_many_finalists_as_it_chooses_from(open_search):
     search = open_search(**{"tune.ensemble": 3})
     assert run(search)

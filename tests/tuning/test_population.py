@@ -437,6 +437,11 @@ def test_what_makes_no_sense_is_refused(overrides, message):
     check_population(other, parse_space(other))
 
 
+def test_what_was_a_default_before_is_no_mistake():
+    config = configured(**{"tune.finalists": 3})  # as `config.yaml` of such a search has it
+    check_population(config, parse_space(config))
+
+
 @pytest.mark.parametrize("more", [["--tune.num_trials=3"], ["--tune.folds=2", "--dry-run"]])
 def test_what_makes_no_sense_is_one_line_and_status_2(tmp_path, capsys, more):
     run = str(tmp_path / "run")

@@ -134,7 +134,7 @@ def test_with_several_aims_the_front_of_the_first_epochs_goes_on():
 
 
 def test_three_times_as_many_go_on_to_the_middle_and_the_finalists_are_ahead_there():
-    scheduler = one_epoch(num_finalists=1, middle_epoch=2, by_loss=True)
+    scheduler = one_epoch(num_finalists=1, longest=4, by_loss=True)
     trials = [trial(number, 0.1) for number in range(5)]
     for each, loss in zip(trials, (0.5, 0.2, 0.3, 0.4, 0.6), strict=True):
         each.history[0]["validation_loss"] = loss
@@ -151,42 +151,78 @@ def test_three_times_as_many_go_on_to_the_middle_and_the_finalists_are_ahead_the
     assert finalists(scheduler, trials) == {3}  # what comes later does not count
 
 
-def test_a_semifinal_does_not_wait_for_who_is_over_nor_for_shorter_trials():
-    scheduler = one_epoch(num_finalists=1, middle_epoch=3)
-    trials = [trial(0, 0.5, 0.6, 0.7), trial(1, 0.4, state=TrialState.FAILED), trial(2, 0.3, 0.9)]
-    trials[2].epochs = 2
-    assert set(scheduler.standings(trials).limits) == {2}
-    trials[2].history.pop()
-    assert scheduler.standings(trials).limits == {0: 3, 1: 3, 2: 2}
+def test_a_semifinal_does_not_wait_for_who_is_over_and_gives_no_place_to_who_is_out():
+    scheduler = one_epoch(num_finalists=1, longest=4)
+    trials = [trial(0, 0.5, 0.6), trial(1, 0.9, state=TrialState.FAILED), trial(2, 0.3, 0.9)]
+    trials += [trial(3, 0.2), trial(4, 0.1)]
+    assert scheduler.standings(trials).limits == {0: 2, 2: 2, 3: 2}
+    trials[4].state = TrialState.STOPPED  # it lost
+    trials[3].state = TrialState.DIVERGED
+    assert finalists(scheduler, trials) == {2}
+    trials[0].state = TrialState.STOPPED
+    assert finalists(scheduler, trials) == {2}
+    trials[2].state = TrialState.FINISHED  # its place stays taken
+    assert finalists(scheduler, trials) == {2}
+
+
+def test_further_trials_take_the_places_of_those_that_lost_before():
+    scheduler = one_epoch(num_finalists=1, longest=4)
+    lost = [trial(n, 0.9, 0.9, state=TrialState.STOPPED) for n in range(3)]
+    won = trial(3, 0.8, 0.8, 0.8, 0.8, state=TrialState.FINISHED)
+    new = [trial(4, 0.5, 0.95), trial(5, 0.4), trial(6, 0.3)]
+    assert scheduler.standings([*lost, won, *new]).limits == {3: 2, 4: 2, 5: 2}
+    new[1].history.append({"validation_accuracy": 0.1})
+    assert finalists(scheduler, [*lost, won, *new]) == {4}
+
+
+def test_each_trial_is_compared_in_the_middle_of_its_own_epochs():
+    scheduler = one_epoch(num_finalists=1, longest=6)
+    trials = [trial(0, 0.5, 0.6), trial(1, 0.5, 0.6, 0.7), trial(2, 0.9), trial(3, 0.9)]
+    for each, epochs in zip(trials, (4, 6, 1, 6), strict=True):
+        each.epochs = epochs  # one alone has no use for a place
+    standings = scheduler.standings(trials)
+    assert (standings.limits, standings.are_final) == ({0: 2, 1: 3, 3: 3}, False)
+    trials[3].history += [{"validation_accuracy": 0.8}] * 2
+    assert scheduler.standings(trials).limits == {3: 6}
 
 
 @pytest.mark.parametrize(
-    ("given", "middle_epoch", "least", "num_trials", "expected"),
+    ("num", "longest", "least", "num_trials", "expected"),
     [
-        (None, 3, 1, 32, (6, 2)),
-        (None, 3, 1, 7, (3, 1)),
+        (None, 6, 1, 32, (6, 2)),
+        (None, 6, 1, 7, (3, 1)),
         (None, None, 1, 32, (3, 3)),
-        (5, 3, 1, 32, (15, 5)),
+        (None, 2, 1, 32, (3, 3)),
+        (5, 6, 1, 32, (15, 5)),
         (5, None, 1, 32, (5, 5)),
-        (None, 3, 10, 32, (10, 10)),
-        (None, 3, 4, 32, (6, 4)),
+        (None, 6, 10, 32, (10, 10)),
+        (None, 6, 4, 32, (6, 4)),
     ],
 )
-def test_as_many_go_on(given, middle_epoch, least, num_trials, expected):
-    scheduler = one_epoch(num_finalists=given, middle_epoch=middle_epoch, least=least)
+def test_as_many_go_on(num, longest, least, num_trials, expected):
+    scheduler = one_epoch(num_finalists=num, longest=longest, least=least)
     assert scheduler.num_going_on(num_trials) == expected
 
 
 def test_there_is_no_semifinal_that_nobody_loses():
     trials = [trial(number, 0.5) for number in range(4)]
     for num, least in ((4, 1), (1, 4)):
-        scheduler = one_epoch(num_finalists=num, least=least, middle_epoch=2)
+        scheduler = one_epoch(num_finalists=num, least=least, longest=4)
         assert finalists(scheduler, trials) == {0, 1, 2, 3}
 
 
-@pytest.mark.parametrize(("num_trials", "limits"), [(31, {4}), (32, {2})])
-def test_of_few_trials_there_may_be_no_semifinal(num_trials, limits):
-    scheduler = one_epoch(num_finalists=None, middle_epoch=2, semifinal_from=32)
-    standings = scheduler.standings([trial(number, 0.5) for number in range(num_trials)])
-    assert set(standings.limits.values()) == limits
-    assert len(standings.limits) == (3 if num_trials < 32 else 6)
+@pytest.mark.parametrize(
+    ("longest", "num_trials", "expected"),
+    [
+        (6, 31, (3, 3)),
+        (6, 32, (6, 2)),
+        (6, 48, (9, 3)),
+        (12, 41, (3, 1)),
+        (12, 101, (9, 3)),
+        (20, 41, (3, 3)),  # not even one semifinal fits
+        (20, 101, (6, 2)),
+    ],
+)
+def test_in_limited_time_no_more_go_on_than_come_to_their_end(longest, num_trials, expected):
+    scheduler = one_epoch(num_finalists=None, longest=longest, is_timed=True)
+    assert scheduler.num_going_on(num_trials) == expected
