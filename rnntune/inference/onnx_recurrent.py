@@ -78,13 +78,13 @@ class _Layer:
         shape = graph.add("Slice", graph.add("Shape", inputs), graph.numbers(0), graph.numbers(2))
         num_steps = graph.add("Gather", shape, graph.number(0))
         steps = graph.add("Range", graph.number(0), num_steps, graph.number(1))
+        features = self.weights[f"rnn.weight_ih_l{self.number}"].shape[1]
         order = np.arange(window, dtype=np.int64)[:, None]
         outputs = []
         for suffix in self._suffixes:
             start = 2 * (window - 1) - order if suffix else order  # backward from the last word
             words = graph.add("Add", graph.constant(start), steps)  # (window, time)
             texts = graph.add("Gather", padded, words)  # (window, time, batch, features)
-            features = self.weights[f"rnn.weight_ih_l{self.number}"].shape[1]
             flat = graph.add("Reshape", texts, graph.numbers(window, -1, features))
             _, state = self._operator(flat, [suffix], "")
             whole = graph.add("Concat", shape, graph.numbers(hidden), axis=0)
@@ -109,7 +109,7 @@ class _Layer:
         graph, config, layer = self.graph, self.config, self.number
         operator, _ = _OPERATORS[config.cell]
         biases = [self._stacked(kind, suffixes) for kind in ("bias_ih", "bias_hh")]
-        name = f"l{layer}" if len(suffixes) != 1 else f"l{layer}{suffixes[0]}"
+        name = f"l{layer}{suffixes[0]}"
         inputs_ = [
             inputs,
             graph.matrix(f"rnn.weight_ih_{name}", self._stacked("weight_ih", suffixes)),

@@ -132,12 +132,11 @@ class OneEpoch:
 
     def _num_semifinal_winners(self, num_trials: int) -> int | None:
         """Finalists by a semifinal; None: there is none."""
-        if self._longest is None or _middle(self._longest) <= self._grace_epochs:
+        if self._longest is None or (middle := _middle(self._longest)) <= self._grace_epochs:
             return None
         few = self._num_finalists or max(1, round(num_trials / 16))
         if not self._is_timed:
             return few
-        middle = _middle(self._longest)
         rest = 3 * (middle - self._grace_epochs) + self._longest - middle  # epochs of each
         few = min(few, int(_FITS * num_trials * self._grace_epochs / rest))
         return few if few and num_trials >= _MANY else None
@@ -161,7 +160,7 @@ class OneEpoch:
         ready = [t for t in trials if self._has_grace(t) and self._may_go_on(t)]
         num_on, num_finalists = self.num_going_on(len(trials))
         on = self._best(ready, metric, num_on)
-        if self._num_semifinal_winners(len(trials)) is not None and len(on) > num_finalists:
+        if len(on) > num_finalists:  # as many do not go on further than to the middle
             if any(not t.is_over and len(t.history) < _middle(t.epochs) for t in on):
                 limits = {t.number: _middle(t.epochs) for t in on}
                 return Standings(limits=limits, are_final=False)

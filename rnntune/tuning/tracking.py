@@ -70,7 +70,6 @@ def _with_settings(trial: Trial) -> list[dict[str, Any]]:
     """The epochs of a population's member with the numbers that it was trained with in each."""
     history = []
     for metrics in trial.history:
-        stages = [s.values for s in trial.stages if s.from_epoch <= metrics["epoch"]]
-        values = stages[-1] if stages else trial.values
+        values = [s.values for s in trial.stages if s.from_epoch <= metrics["epoch"]][-1]
         history.append(metrics | {f"{SETTING}{name}": value for name, value in values.items()})
     return history

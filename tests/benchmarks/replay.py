@@ -126,6 +126,15 @@ class Replay:
         """Rows of the table that no trial has, in order."""
         return np.setdiff1d(np.arange(len(self.curves.values)), self.rows)
 
+    @property
+    def running(self) -> set[int]:
+        """Numbers of the trials that train now."""
+        return {number for _, number in self._running}
+
+    def random_row(self) -> int:
+        """A row at random that no trial has."""
+        return int(np.random.default_rng([self.seed, len(self.trials)]).choice(self.free_rows))
+
     def new_trial(self, row: int) -> int:
         """Start a trial of a configuration; its number."""
         number = len(self.trials)

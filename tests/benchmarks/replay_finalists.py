@@ -17,7 +17,9 @@ import numpy as np
 from replay import Curves, read_table
 from scipy.stats import wilcoxon
 
-from rnntune.tuning.scheduler import Asha
+from rnntune.config.metric import Metric
+from rnntune.tuning.aims import Aims
+from rnntune.tuning.scheduler import Asha, OneEpoch
 
 FINALISTS = (2, 3, 5)
 
@@ -55,8 +57,10 @@ def after_semifinal(scores: np.ndarray, losses: np.ndarray) -> tuple[float, int]
     """
     num, num_epochs = scores.shape
     middle = (num_epochs + 1) // 2
-    few = max(1, round(num / 16))
-    on = np.argsort(losses[:, 0], kind="stable")[: 3 * few]
+    aims = Aims((Metric("validation_accuracy"),))
+    rules = OneEpoch(grace_epochs=1, num_finalists=None, aims=aims, longest=num_epochs)
+    num_on, few = rules.num_going_on(num)
+    on = np.argsort(losses[:, 0], kind="stable")[:num_on]
     best = on[np.argsort(-scores[on, :middle].max(axis=1), kind="stable")[:few]]
     seen = max(scores[:, 0].max(), scores[on, :middle].max(), scores[best].max())
     return float(seen), num + len(on) * (middle - 1) + len(best) * (num_epochs - middle)

@@ -82,8 +82,7 @@ class RandomRows:
 
     def row(self, replay: Replay) -> int:
         """The row to try next."""
-        random = np.random.default_rng([replay.seed, len(replay.trials)])
-        return int(random.choice(replay.free_rows))
+        return replay.random_row()
 
 
 @functools.lru_cache
@@ -136,8 +135,7 @@ def _pool(replay: Replay, space: Space) -> Iterator[list[int]]:
     }
 
     def at_random() -> dict[str, Any]:
-        random = np.random.default_rng([replay.seed, len(replay.trials)])
-        chosen[:] = [int(random.choice(free))]
+        chosen[:] = [replay.random_row()]
         return {}  # what the sampler draws by itself is not used
 
     class Estimator(_ParzenEstimator):
@@ -259,7 +257,7 @@ class Halving(NoScheduler):
         return max(ready, key=lambda t: _best(t)).number if ready else None
 
     def _ready(self, replay: Replay, waiting: list[Trial]) -> list[Trial]:
-        running = {number for _, number in replay._running}
+        running = replay.running
         return [
             t
             for t in waiting
@@ -294,7 +292,7 @@ class Promoting(NoScheduler):
         self._limits: dict[int, int] = {}
 
     def paused(self, replay: Replay) -> int | None:
-        running = {number for _, number in replay._running}
+        running = replay.running
         rungs = [*self._rungs, replay.curves.num_epochs]
         for rung, above in reversed(list(itertools.pairwise(rungs))):
             at_rung = [t for t in replay.trials if len(t.history) >= rung]

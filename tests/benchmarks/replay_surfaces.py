@@ -101,11 +101,15 @@ class Surface(_Settings):
 
     def row(self, replay: Replay) -> int:
         """The row to try next."""
+        if self.starts(replay):
+            return replay.random_row()
         free = replay.free_rows
-        if sum(bool(t.history) for t in replay.trials) < _STARTUP:
-            random = np.random.default_rng([replay.seed, len(replay.trials)])
-            return int(random.choice(free))
         return int(free[np.argmax(self.gain(replay, free))])
+
+    @staticmethod
+    def starts(replay: Replay) -> bool:
+        """Whether there are too few trials to learn from."""
+        return sum(bool(t.history) for t in replay.trials) < _STARTUP
 
 
 class Thawing:
@@ -123,15 +127,15 @@ class Thawing:
         """The trial to train on now."""
         if self.default_first and not replay.trials:
             return replay.new_trial(0)
-        running = {number for _, number in replay._running}
+        running = replay.running
         paused = [
             t.number
             for t in replay.trials
             if t.state is not TrialState.FINISHED and t.number not in running
         ]
         free = replay.free_rows
-        if sum(bool(t.history) for t in replay.trials) < _STARTUP and len(free):
-            return replay.new_trial(self.surface.row(replay))
+        if self.surface.starts(replay) and len(free):
+            return replay.new_trial(replay.random_row())
         rows = np.array([*(replay.rows[n] for n in paused), *free], dtype=int)
         if not len(rows):
             return None
@@ -150,11 +154,11 @@ class Quantiles(_Settings):
 
     def row(self, replay: Replay) -> int:
         """The row to try next."""
-        random = np.random.default_rng([replay.seed, len(replay.trials)])
-        free, features = replay.free_rows, self.features(replay.curves)
         seen = [(r, t) for r, t in zip(replay.rows, replay.trials, strict=True) if t.history]
         if len(seen) < 2 * _STARTUP:
-            return int(random.choice(free))
+            return replay.random_row()
+        random = np.random.default_rng([replay.seed, len(replay.trials)])
+        free, features = replay.free_rows, self.features(replay.curves)
         x = np.array([features[r] for r, _ in seen])
         y = np.array([t.history[-1][_METRIC] for _, t in seen])
         held = np.zeros(len(y), dtype=bool)

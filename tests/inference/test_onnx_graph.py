@@ -81,9 +81,12 @@ def _check(model: Classifier, temperature: float = 1.7) -> None:
     ("cell", "pooling", "bidirectional", "num_layers"),
     list(itertools.product(("rnn", "lstm", "gru"), ("last", "mean", "max"), (False, True), (1, 2))),
 )
-@pytest.mark.parametrize(("packed", "vectors"), [(True, False), (False, True)])
+@pytest.mark.parametrize(
+    ("packed", "vectors", "window"),
+    [(True, False, None), (False, True, None), (True, False, 1), (True, False, 4)],
+)
 def test_the_graph_gives_what_the_network_gives(
-    cell, pooling, bidirectional, num_layers, packed, vectors
+    cell, pooling, bidirectional, num_layers, packed, vectors, window
 ):
     _check(
         _network(
@@ -93,27 +96,6 @@ def test_the_graph_gives_what_the_network_gives(
             num_layers=num_layers,
             packed=packed,
             vectors=vectors,
-        )
-    )
-
-
-@pytest.mark.parametrize(
-    ("cell", "pooling", "bidirectional", "num_layers", "window"),
-    list(
-        itertools.product(
-            ("rnn", "lstm", "gru"), ("last", "mean", "max"), (False, True), (1, 2), (1, 4)
-        )
-    ),
-)
-def test_windows_in_the_graph_are_those_of_the_network(
-    cell, pooling, bidirectional, num_layers, window
-):
-    _check(
-        _network(
-            cell=cell,
-            pooling=pooling,
-            bidirectional=bidirectional,
-            num_layers=num_layers,
             window=window,
         )
     )
